@@ -1,0 +1,51 @@
+"""`anodiff calibrate`: a new threshold from good pictures the model has not seen."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from anodiff import artefact
+from anodiff.cli import console
+from anodiff.cli.verbs import Verbs
+from anodiff.run import writable
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb."""
+    verb = verbs.add_parser(
+        "calibrate", help="set a model's threshold from good pictures that it was not fitted on"
+    )
+    verb.add_argument("model", metavar="MODEL", help="the .anodiff file")
+    verb.add_argument(
+        "good", metavar="GOOD", help="folder of good pictures, part in MVTec layout, or manifest CSV"
+    )
+    verb.add_argument("-o", "--out", metavar="FILE", help="where to write the model (default: over MODEL)")
+    verb.add_argument("--target-fpr", type=float, metavar="RATE", help="false alarms accepted, such as 0.01")
+    verb.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    verb.add_argument("--json", action="store_true", help="tell the outcome as JSON")
+    verb.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrate a model and write it."""
+    artefact.read_header(args.model)  # a wrong file is told before anything heavy is loaded
+    out = Path(args.out or args.model)
+    writable(out.parent)
+
+    import anodiff
+
+    detector = anodiff.load(args.model, device=args.device)
+    before = detector.threshold
+    detector.calibrate(args.good, target_fpr=args.target_fpr)
+    detector.save(out)
+    outcome = {
+        "model": str(out), "model_id": detector.model_id, "threshold": detector.threshold, "threshold_before": before
+    }  # fmt: skip
+    if args.json:
+        console.as_json(outcome)
+    else:
+        console.result(
+            f"{out}  (model {detector.model_id}, threshold {before:.6g} -> {detector.threshold:.6g})"
+        )
+    return 0

@@ -1,0 +1,159 @@
+"""`anodiff fit`: from a folder of good pictures to a model file."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anodiff.cli import console
+from anodiff.cli.config import configured
+from anodiff.cli.duration import seconds
+from anodiff.cli.verbs import Verbs
+from anodiff.errors import ConfigError
+from anodiff.run import Run, environment
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from anodiff.config import RunConfig
+
+EPILOG = """\
+examples:
+  anodiff fit photos/good -o runs/part
+  anodiff fit mvtec/bottle -o runs/bottle --preset pixels --max-time 30m
+  anodiff fit parts.csv --split-column split_grouped -o runs/part --set train.steps=500
+  anodiff fit photos/good -o runs/part --resume auto        (go on after Ctrl-C)"""
+
+
+def add(verbs: Verbs) -> None:
+    """Add the verb."""
+    verb = verbs.add_parser("fit", help="learn from good pictures and write a model", epilog=EPILOG)
+    verb.add_argument(
+        "good",
+        metavar="GOOD",
+        help="folder of good pictures, a part in MVTec layout (only train/good is read), or a manifest CSV",
+    )
+    verb.add_argument("-o", "--out", metavar="RUN", required=True, help="folder of the run; made if needed")
+    configured(verb)
+    sized = verb.add_argument_group("what is learnt")
+    sized.add_argument(
+        "--size", type=int, metavar="PX", help="side of the square of the working area (data.size)"
+    )
+    sized.add_argument("--channels", type=int, choices=(1, 3), help="1 grey or 3 colour (data.channels)")
+    sized.add_argument("--seed", type=int, help="of everything random (seed)")
+    sized.add_argument(
+        "--target-fpr", type=float, metavar="RATE", help="false alarms accepted (threshold.target_fpr)"
+    )
+    sized.add_argument(
+        "--split-column", default="split", metavar="NAME", help="of the manifest (default: split)"
+    )
+    sized.add_argument(
+        "--category", action="append", metavar="NAME", help="only this kind of part; repeatable"
+    )
+    course = verb.add_argument_group("how long and where")
+    course.add_argument(
+        "--epochs", type=float, metavar="N", help="passes over the pictures (sets train.steps)"
+    )
+    course.add_argument(
+        "--max-time", type=seconds, metavar="TIME", help="such as 90s, 5m or 1h30m (train.max_time)"
+    )
+    course.add_argument(
+        "--resume",
+        metavar="auto|FILE",
+        help="go on from the newest checkpoint in RUN, or from this one; with neither "
+        "--config nor --preset the configuration kept in RUN is used",
+    )
+    course.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    course.add_argument("--devices", type=int, default=1, metavar="N", help="how many of them (default: 1)")
+    verb.add_argument("--json", action="store_true", help="tell the outcome as JSON")
+    verb.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit a model and write the run folder."""
+    config = _configuration(args)
+    folder = Run(Path(args.out)).create()
+
+    from anodiff.config import dump
+    from anodiff.detector import Detector
+    from anodiff.gather import gather
+    from anodiff.train.progress import progress
+
+    good = gather(args.good, config, split_column=args.split_column, category=args.category)
+    train, held = len(good.train), len(good.held)
+    if args.epochs is not None:
+        config = _with_steps(config, args.epochs, train)
+    if args.resume is None and (folder.interrupted or folder.model.exists()):
+        console.note(f"{folder.path} holds an earlier run: starting anew (--resume auto would go on with it)")
+    detector = Detector(config=config, device=args.device)
+    folder.write_config(dump(config))
+    folder.write_split(_rows(good.train_rows), _rows(good.held_rows))
+    folder.write_environment(environment(device=str(detector.device)))
+    console.note(f"{train} pictures to train on, {held} held out for the threshold, on {detector.device}")
+    try:
+        detector.fit(
+            good,
+            folder=folder.path,
+            resume=args.resume,
+            devices=args.devices,
+            progress=progress("train"),
+            say=console.note,
+        )
+    except KeyboardInterrupt:
+        if folder.interrupted:
+            raise KeyboardInterrupt(
+                f"interrupted; checkpoint saved in {folder.checkpoints}; resume with --resume auto"
+            ) from None
+        raise KeyboardInterrupt("interrupted before the first checkpoint; nothing to resume from") from None
+    detector.save(folder.model)
+    outcome = {
+        "model": str(folder.model),
+        "model_id": detector.model_id,
+        "threshold": detector.threshold,
+        "evaluations_per_image": detector.evaluations,
+        "trained_on": train,
+        "held_out": held,
+    }
+    if args.json:
+        console.as_json(outcome)
+    else:
+        console.result(
+            f"{folder.model}  (model {detector.model_id}, threshold {detector.threshold:.6g}, trained on {train} "
+            f"pictures, held out {held})"
+        )
+    return 0
+
+
+def _configuration(args: argparse.Namespace) -> RunConfig:
+    """The configuration of the command line: preset, file, --set and the options that name a key, in that order."""
+    from anodiff.config import load
+
+    keys = {
+        "data.size": args.size,
+        "data.channels": args.channels,
+        "seed": args.seed,
+        "threshold.target_fpr": args.target_fpr,
+        "train.max_time": args.max_time,
+    }
+    if args.epochs is not None and not args.epochs > 0:
+        raise ConfigError(f"--epochs should be above 0, got {args.epochs:g}.")
+    if args.devices < 1:
+        raise ConfigError(f"--devices should be at least 1, got {args.devices}.")
+    options = [f"{key}={value}" for key, value in keys.items() if value is not None]
+    kept = Run(Path(args.out)).config
+    path = args.config
+    if args.resume is not None and path is None and args.preset is None and kept.is_file():
+        path = kept
+    return load(path, preset=args.preset, overrides=[*args.set, *options])
+
+
+def _with_steps(config: RunConfig, epochs: float, count: int) -> RunConfig:
+    """The configuration with the steps that pass `epochs` times over `count` pictures, the last one whole."""
+    steps = max(1, math.ceil(epochs * count / config.train.batch))
+    return config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

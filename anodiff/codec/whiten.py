@@ -1,0 +1,131 @@
+"""Whitening: an affine map after which the channels of normal pictures have mean 0 and covariance 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anodiff.errors import DataError, RefusalError
+from anodiff.learnt import Learnt
+
+Mode = Literal["full", "channel"]
+
+
+@dataclass(frozen=True)
+class ChannelMoments:
+    """How many positions were seen, their mean and the sum of their centred products, in float64.
+
+    `a + b` are the moments of both (Chan, Golub & LeVeque, 1979): nothing is ever a difference of large squares.
+    """
+
+    count: int
+    mean: Tensor  # [C]
+    product: Tensor  # [C, C] sum over positions of (z - mean)(z - mean)^T
+
+    @classmethod
+    def of(cls, z: Tensor) -> ChannelMoments:
+        """The moments of the positions of `z [B, C, h, w]`."""
+        rows = z.detach().double().transpose(0, 1).flatten(1)  # [C, B h w]
+        mean = rows.mean(dim=1)
+        centred = rows - mean[:, None]
+        return cls(rows.shape[1], mean, centred @ centred.T)
+
+    def __add__(self, other: ChannelMoments) -> ChannelMoments:
+        count = self.count + other.count
+        gap = other.mean - self.mean
+        mean = self.mean + gap * (other.count / count)
+        product = self.product + other.product + torch.outer(gap, gap) * (self.count * other.count / count)
+        return ChannelMoments(count, mean, product)
+
+    @property
+    def covariance(self) -> Tensor:
+        """The covariance `[C, C]` over all positions, divided by their number."""
+        return self.product / self.count
+
+
+def whitening(covariance: Tensor, *, mode: Mode, floor: float) -> Tensor:
+    """The matrix that whitens: `[C, C]`, symmetric (ZCA), for "full"; `[C]`, a factor a channel, for "channel".
+
+    Full: with `covariance = V diag(l) V^T`, `V diag(max(l, floor * mean(l))^-1/2) V^T`. Channel: the same with the
+    diagonal alone, `max(var, floor * mean(var))^-1/2`. The floor keeps directions that normals hardly use, and whose
+    variance a few pictures cannot tell from nothing, from being blown up: these end with a variance below 1.
+    Of all whitening matrices the symmetric one moves the channels least (Kessy et al., arXiv:1512.00809).
+
+    Args:
+        covariance: `[C, C]` float64.
+        mode: Which of the two.
+        floor: Smallest variance relative to the mean variance, above 0.
+    """
+    if mode == "channel":
+        variance = covariance.diagonal()
+        return torch.rsqrt(_floored(variance, floor))
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * torch.rsqrt(_floored(values, floor))) @ vectors.T
+
+
+def _floored(variance: Tensor, floor: float) -> Tensor:
+    mean = variance.clamp(min=0).mean()
+    if mean <= 0:  # normals that never vary: no scale is better than another
+        return torch.ones_like(variance)
+    return variance.clamp(min=floor * float(mean))
+
+
+class Whiten(Learnt):
+    """The affine map `z -> W (z - mean)`, learnt once from normals and kept in the `state_dict`."""
+
+    mean: Tensor  # [C]; empty until learnt
+    weight: Tensor  # [C, C] or [C]; empty until learnt
+
+    def __init__(self, *, mode: Mode = "full", floor: float = 1e-3) -> None:
+        """Store the choices.
+
+        Args:
+            mode: "full": the whole covariance; "channel": each channel for itself.
+            floor: See `whitening`.
+        """
+        super().__init__()
+        self.mode: Mode = mode
+        self.floor = floor
+        self.learn("mean", torch.empty(0))
+        self.learn("weight", torch.empty(0))
+
+    @property
+    def learnt(self) -> bool:
+        """Whether there is anything to apply."""
+        return self.mean.numel() > 0
+
+    def settle(self, moments: ChannelMoments) -> None:
+        """Take mean and matrix from the moments of normals.
+
+        Raises:
+            DataError: a moment is not a finite number.
+        """
+        if not (torch.isfinite(moments.mean).all() and torch.isfinite(moments.product).all()):
+            raise DataError(
+                "expected finite features, got NaN or infinity: look for such values in the pictures"
+            )
+        weight = whitening(moments.covariance, mode=self.mode, floor=self.floor)
+        self.learn("mean", moments.mean.to(self.mean.device, torch.float32))
+        self.learn("weight", weight.to(self.mean.device, torch.float32))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The whitened `z [B, C, h, w]`.
+
+        The mean goes first: as the bias of the convolution it would be the difference of large numbers, and what
+        float32 loses there is seen in scores.
+
+        Raises:
+            RefusalError: nothing was learnt yet.
+        """
+        if not self.learnt:
+            raise RefusalError(
+                "the whitening knows no normals yet: call `learn` with good pictures, or load a state"
+            )
+        centred = z - self.mean[:, None, None]
+        if self.weight.ndim == 1:
+            return centred * self.weight[:, None, None]
+        return F.conv2d(centred, self.weight[:, :, None, None])

@@ -1,0 +1,48 @@
+"""Several maps made one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from anodiff.detect.calibrate import Calibration
+from anodiff.detect.heatmap import to_size
+from anodiff.errors import ConfigError
+
+
+class Blend(nn.Module):
+    """The weighted mean of maps, each calibrated on normals before it is added.
+
+    Maps of several sizes are brought to the finest of them. `weights` default to equal ones and are
+    normalised to sum to 1; `calibration` is copied once a map.
+    """
+
+    def __init__(
+        self, count: int, calibration: Calibration, *, weights: Sequence[float] | None = None
+    ) -> None:
+        super().__init__()
+        self.weights = tuple(weights) if weights is not None else (1.0,) * count
+        if len(self.weights) != count or min(self.weights, default=1) < 0 or sum(self.weights) <= 0:
+            raise ConfigError(
+                f"Expected {count} weights, none negative and not all zero, got {self.weights}."
+            )
+        copies = nn.ModuleList(copy.deepcopy(calibration) for _ in range(count))
+        self.calibrations = cast("Sequence[Calibration]", copies)
+
+    def learn(self, maps: Callable[[], Iterable[Sequence[Tensor]]]) -> None:
+        """Calibrate each map; every call of `maps` goes once through the normals' maps, [B, 1, h, w] each."""
+        for index, calibration in enumerate(self.calibrations):
+            calibration.learn(row[index] for row in maps())
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """The blended map [B, 1, h, w] of one [B, 1, h_i, w_i] each."""
+        finest = max((m.shape[-2:] for m in maps), key=lambda shape: shape[0] * shape[1])
+        total = sum(self.weights)
+        blended = [
+            to_size(calibration(m), finest) * (weight / total)
+            for calibration, m, weight in zip(self.calibrations, maps, self.weights, strict=True)
+        ]
+        return sum(blended[1:], blended[0])

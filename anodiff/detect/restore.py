@@ -1,0 +1,207 @@
+"""Restorers: a picture in, the nearest thing a model of normals would paint out.
+
+A restorer works on `z`, the codec's space, and knows no pixels; only the finished picture is clamped to [0,
+1]. Where the estimates of the denoiser are to be clamped too, its caller wraps it in `guidance.Clamp`, which
+has a meaning for pixel codecs alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from anodiff.codec.protocol import Codec
+from anodiff.cond import Cond
+from anodiff.diffusion.denoiser import Denoiser
+from anodiff.diffusion.guidance import Bind, Pull
+from anodiff.diffusion.levels import spaced
+from anodiff.diffusion.sampling import ddim, dpmpp_2m, heun, invert, one_step
+from anodiff.errors import ConfigError, RefusalError
+from anodiff.noise import NoiseSource
+
+Model = tuple[Denoiser, Codec]
+Sampler = Literal["ddim", "heun", "dpmpp_2m"]
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """A picture and its restoration, in pixels where the codec paints and in the codec's space always."""
+
+    image: Tensor  # [B, C, H, W] in [0, 1]
+    image_hat: Tensor | None  # [B, C, H, W] in [0, 1]; None where the codec does not paint
+    z: Tensor  # [B, c, h, w]
+    z_hat: Tensor  # [B, c, h, w]
+
+
+class Restorer(ABC):
+    """From a picture to its restoration; frozen, without parameters of its own."""
+
+    @property
+    @abstractmethod
+    def evaluations(self) -> int:
+        """Evaluations of the denoiser a picture."""
+
+    @abstractmethod
+    def estimate(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> Tensor:
+        """The restoration z_hat [B, c, h, w] of z, in the codec's space."""
+
+    def __call__(self, model: Model, image: Tensor, cond: Cond) -> Restoration:
+        """The restoration of `image` [B, C, H, W] in [0, 1]."""
+        denoiser, codec = model
+        z = codec.encode(image)  # [B, c, h, w]
+        z_hat = self.estimate(denoiser, z, cond)
+        return Restoration(image=image, image_hat=paint(codec, z_hat), z=z, z_hat=z_hat)
+
+
+def paint(codec: Codec, z: Tensor) -> Tensor | None:
+    """The picture of `z`, clamped to [0, 1]; None where the codec does not paint."""
+    return codec.decode(z).clamp(0, 1) if codec.paints else None
+
+
+@dataclass(frozen=True)
+class PartialNoise(Restorer):
+    """Noise up to each of `levels`, denoise back down in `steps` steps, average over levels and draws.
+
+    `y = z + sigma n` with sigma the first entry of the sampler's own grid: the start lies **on** a visited
+    level, the one nearest to the level asked for (AnoDDPM, Wyatt et al. 2022; the sampler's grid after
+    arXiv:2010.02502).
+
+    `levels` are noise levels sigma (a linear schedule of 1000 steps has sigma = .34, .95, 3.42 at t = 99,
+    249, 499); `eta` in [0, 1] is the share of fresh noise of "ddim" (1 is DDPM) and must be 0 for the ODE
+    samplers "heun" and "dpmpp_2m"; all noise comes from `cond.noise`.
+    """
+
+    levels: tuple[float, ...]
+    steps: int = 10
+    sampler: Sampler = "ddim"
+    eta: float = 0.0
+    draws: int = 1
+
+    @property
+    def evaluations(self) -> int:
+        """Levels x draws x steps; Heun takes two a step, but one at the last."""
+        each = 2 * self.steps - 1 if self.sampler == "heun" else self.steps
+        return len(self.levels) * self.draws * each
+
+    def estimate(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> Tensor:
+        """The mean restoration z_hat [B, c, h, w]."""
+        if not self.levels or self.draws < 1:
+            raise ConfigError(
+                f"Partial noise needs a level and a draw, got levels={self.levels}, draws={self.draws}."
+            )
+        if self.sampler != "ddim" and self.eta:
+            raise RefusalError(
+                f"The sampler {self.sampler!r} solves an ODE and adds no noise: set eta to 0, or take 'ddim'."
+            )
+        noise = source(cond)
+        bound = Bind(denoiser, cond)
+        found = []
+        for level in self.levels:
+            sigmas = spaced(denoiser.levels, self.steps, start=level)
+            for _ in range(self.draws):
+                y = z + sigmas[0].to(z) * noise(z)
+                found.append(self._walk(bound, y, sigmas, noise))
+        return average(found)
+
+    def _walk(self, denoiser: Denoiser, y: Tensor, sigmas: Tensor, noise: NoiseSource) -> Tensor:
+        match self.sampler:
+            case "ddim":
+                return ddim(denoiser, y, sigmas, eta=self.eta, noise=noise)
+            case "heun":
+                return heun(denoiser, y, sigmas)
+            case "dpmpp_2m":
+                return dpmpp_2m(denoiser, y, sigmas)
+            case _:
+                raise ConfigError(f"Unknown sampler {self.sampler!r}: choose ddim, heun or dpmpp_2m.")
+
+
+@dataclass(frozen=True)
+class OneStep(Restorer):
+    """One evaluation a draw: the denoiser's estimate of x0 from `y = z + sigma n`, averaged over `draws`.
+
+    Draws come in antithetic pairs (n, then -n): whatever in the estimate is linear in the noise cancels
+    within a pair.
+    """
+
+    sigma: float
+    draws: int = 1
+
+    @property
+    def evaluations(self) -> int:
+        """One a draw."""
+        return self.draws
+
+    def estimate(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> Tensor:
+        """The mean estimate z_hat [B, c, h, w]."""
+        noise = source(cond)
+        bound = Bind(denoiser, cond)
+        sigma = spaced(denoiser.levels, 1, start=self.sigma)[0]  # a level the network was trained for
+        n = z
+        found = []
+        for draw in range(self.draws):
+            n = -n if draw % 2 else noise(z)
+            found.append(one_step(bound, z, sigma, noise=lambda like, n=n: n))
+        return average(found)
+
+
+@dataclass(frozen=True)
+class Inversion(Restorer):
+    """Follow the ODE from z up to `level` in `steps` steps, and back down in as many: no noise is drawn.
+
+    The round trip returns z itself in the limit of many steps (arXiv:2010.02502, section 4.3), so what tells
+    the defect is how far few steps miss it. Refused by denoisers that draw.
+    """
+
+    level: float
+    steps: int = 10
+
+    @property
+    def evaluations(self) -> int:
+        """As many up as down."""
+        return 2 * self.steps
+
+    def estimate(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> Tensor:
+        """The round trip z_hat [B, c, h, w]."""
+        bound = Bind(denoiser, cond)
+        sigmas = spaced(denoiser.levels, self.steps, start=self.level)
+        return ddim(bound, invert(bound, z, sigmas), sigmas)
+
+
+@dataclass(frozen=True)
+class Pulled(Restorer):
+    """Another restorer, drawn towards the picture itself at every step with `weight` (DDAD,
+    arXiv:2305.15956).
+
+    Keeps what is normal in place where the noise is high; more weight keeps more of the defect too.
+    """
+
+    inner: Restorer
+    weight: float
+
+    @property
+    def evaluations(self) -> int:
+        """Those of the inner restorer."""
+        return self.inner.evaluations
+
+    def estimate(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> Tensor:
+        """The inner restoration z_hat [B, c, h, w] under the pull."""
+        return self.inner.estimate(Pull(denoiser, z, self.weight), z, cond)
+
+
+def average(found: list[Tensor]) -> Tensor:
+    """The mean of equally shaped tensors."""
+    return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+
+def source(cond: Cond) -> NoiseSource:
+    """The noise of a batch; RefusalError where it has none: a score must not depend on unseeded noise."""
+    if cond.noise is None:
+        raise RefusalError(
+            "This restorer draws noise and the batch brings none: pass Cond(noise=PerImageNoise(seeds)), "
+            "so that a picture gets the same score every time."
+        )
+    return cond.noise

@@ -1,0 +1,262 @@
+"""Scorers: from a picture and a model of normals to a map of what is not normal.
+
+A scorer works in two halves. `observe` runs the networks and depends on nothing learnt from normals by the
+scorer; `weigh` turns what was observed into a map with what was learnt, and is cheap. Learning, and scoring
+normals as if they had not been learnt from, can so be repeated over observations that were made once.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from anodiff.cond import Cond
+from anodiff.detect.blend import Blend
+from anodiff.detect.calibrate import Calibration, GlobalCalibration
+from anodiff.detect.distance import Distance
+from anodiff.detect.residual import ResidualCovariance, ResidualSquares, ResidualVariance
+from anodiff.detect.restore import Model, OneStep, Restorer, paint, source
+from anodiff.diffusion.guidance import Bind
+from anodiff.diffusion.levels import spaced
+from anodiff.diffusion.likelihood import terms
+from anodiff.diffusion.sampling import Variance
+from anodiff.errors import ConfigError
+
+Parts = tuple[Tensor, ...]
+"""What a scorer observed, one row a picture in each tensor."""
+
+Observations = Callable[[], Iterable[Parts]]
+"""Every call goes once through the observations of the normals, in the same order."""
+
+Weigh = ResidualSquares | ResidualVariance | ResidualCovariance
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What one batch showed: the parts to be weighed, and the restoration where there is one."""
+
+    parts: Parts
+    restored: Tensor | None = None  # [B, C, H, W] in [0, 1]
+
+
+class Scorer(nn.Module):
+    """`(model, image, cond) -> map` [B, 1, h, w], higher = more anomalous; each states its resolution."""
+
+    width: int
+    """How many parts an observation has."""
+
+    @property
+    @abstractmethod
+    def evaluations(self) -> int:
+        """Evaluations of the denoiser a picture."""
+
+    @abstractmethod
+    def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
+        """What the model shows of `image` [B, C, H, W] in [0, 1]."""
+
+    @abstractmethod
+    def weigh(self, parts: Parts) -> Tensor:
+        """The map [B, 1, h, w] of what was observed."""
+
+    def learn(self, observations: Observations) -> None:
+        """Learn from normals, from scratch; scorers that learn nothing do nothing."""
+
+    def forward(self, model: Model, image: Tensor, cond: Cond) -> Tensor:
+        """The map [B, 1, h, w] of `image` [B, C, H, W] in [0, 1]."""
+        return self.weigh(self.observe(model, image, cond).parts)
+
+
+class ResidualScorer(Scorer):
+    """The residual `z - z_hat` of one or more restorers, each weighed by its own law on normals; codec
+    resolution.
+
+    Each restorer's map is calibrated globally on normals before the mean is taken. Works in any codec's
+    space; where the codec paints, the last restorer's picture comes along. `weigh_by` is copied once a
+    restorer.
+    """
+
+    def __init__(self, restorers: Sequence[Restorer], weigh_by: Weigh) -> None:
+        super().__init__()
+        if not restorers:
+            raise ConfigError("A residual scorer needs at least one restorer (one noise level), got none.")
+        self.restorers = tuple(restorers)
+        self.width = len(self.restorers)
+        self.weighers = cast(
+            "Sequence[Weigh]", nn.ModuleList(copy.deepcopy(weigh_by) for _ in self.restorers)
+        )
+        self.blend = Blend(self.width, GlobalCalibration())
+
+    @property
+    def evaluations(self) -> int:
+        """The sum over restorers."""
+        return sum(restorer.evaluations for restorer in self.restorers)
+
+    def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
+        """The residuals [B, c, h, w], one a restorer."""
+        denoiser, codec = model
+        z = codec.encode(image)  # [B, c, h, w]
+        found = [restorer.estimate(denoiser, z, cond) for restorer in self.restorers]
+        return Observation(tuple(z - z_hat for z_hat in found), paint(codec, found[-1]))
+
+    def weigh(self, parts: Parts) -> Tensor:
+        """The map [B, 1, h, w]."""
+        return self.blend(self._maps(parts))
+
+    def learn(self, observations: Observations) -> None:
+        """Learn each residual's law, then its map's calibration."""
+        for index, weigher in enumerate(self.weighers):
+            weigher.learn(parts[index] for parts in observations())
+        self.blend.learn(lambda: (self._maps(parts) for parts in observations()))
+
+    def _maps(self, parts: Parts) -> list[Tensor]:
+        return [weigher(residual) for weigher, residual in zip(self.weighers, parts, strict=True)]
+
+
+class OneStepError(ResidualScorer):
+    """The denoiser's error on x0 in one evaluation a level and draw, weighed by its law on normals; codec
+    resolution.
+
+    `r = z - D(z + sigma n; sigma)`: what the model of normals would not have painted there. At `draws` = 2
+    the noise is taken with both signs.
+    """
+
+    def __init__(self, sigmas: Sequence[float], weigh_by: Weigh, *, draws: int = 1) -> None:
+        super().__init__([OneStep(sigma, draws) for sigma in sigmas], weigh_by)
+
+
+class RestorationScorer(Scorer):
+    """One restoration measured by one or more distances; at the finest resolution among their maps.
+
+    Each map is calibrated globally on normals before the weighted mean is taken.
+    """
+
+    def __init__(
+        self, restorer: Restorer, distances: Sequence[Distance], *, weights: Sequence[float] | None = None
+    ) -> None:
+        super().__init__()
+        if not distances:
+            raise ConfigError("A restoration scorer needs at least one distance, got none.")
+        self.restorer = restorer
+        self.distances = tuple(distances)
+        self.networks = nn.ModuleList(
+            d for d in self.distances if isinstance(d, nn.Module)
+        )  # moved and saved with us
+        self.width = len(self.distances)
+        self.blend = Blend(self.width, GlobalCalibration(), weights=weights)
+
+    @property
+    def evaluations(self) -> int:
+        """Those of the restorer."""
+        return self.restorer.evaluations
+
+    def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
+        """The maps, one a distance."""
+        restoration = self.restorer(model, image, cond)
+        return Observation(tuple(distance(restoration) for distance in self.distances), restoration.image_hat)
+
+    def weigh(self, parts: Parts) -> Tensor:
+        """The map [B, 1, h, w]."""
+        return self.blend(parts)
+
+    def learn(self, observations: Observations) -> None:
+        """Learn each map's calibration."""
+        self.blend.learn(observations)
+
+
+class BoundScorer(Scorer):
+    """The variational bound's terms at each place, in bits a dimension, summed over levels; codec resolution.
+
+    The grid has `steps` levels from `level` down, each with one evaluation: what it would cost to describe
+    the picture with the model of normals, below the chosen noise level. `bins` is the number of values a
+    channel can take (256 for pixels) and adds the decoder's term at the lowest level; None for latents and
+    features, which are continuous. Learns nothing. Source: arXiv:2006.11239 eq. 5, by place.
+    """
+
+    width = 1
+
+    def __init__(
+        self, level: float, steps: int, *, variance: Variance = "small", bins: int | None = None
+    ) -> None:
+        super().__init__()
+        self.level = level
+        self.steps = steps
+        self.variance: Variance = variance
+        self.bins = bins
+
+    @property
+    def evaluations(self) -> int:
+        """One a level; the lowest has a term with `bins` only."""
+        return self.steps if self.bins is not None else self.steps - 1
+
+    def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
+        """The summed terms [B, 1, h, w]."""
+        denoiser, codec = model
+        z = codec.encode(image)  # [B, c, h, w]
+        grid = spaced(denoiser.levels, self.steps, start=self.level)
+        found = terms(
+            Bind(denoiser, cond), z, grid, noise=source(cond), variance=self.variance, bins=self.bins
+        )
+        return Observation((torch.stack([term for _, term in found]).sum(0),))
+
+    def weigh(self, parts: Parts) -> Tensor:
+        """The map [B, 1, h, w]."""
+        return parts[0]
+
+
+class Fused(Scorer):
+    """The weighted mean of other scorers' maps, each calibrated on normals before it is added; the finest
+    resolution.
+
+    `calibration` is copied once a scorer.
+    """
+
+    def __init__(
+        self,
+        scorers: Sequence[Scorer],
+        *,
+        calibration: Calibration | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not scorers:
+            raise ConfigError("A fusion needs at least one scorer, got none.")
+        self.scorers = cast("Sequence[Scorer]", nn.ModuleList(scorers))
+        self.width = sum(scorer.width for scorer in scorers)
+        self.blend = Blend(len(scorers), calibration or GlobalCalibration(), weights=weights)
+
+    @property
+    def evaluations(self) -> int:
+        """The sum over scorers."""
+        return sum(scorer.evaluations for scorer in self.scorers)
+
+    def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
+        """The parts of all scorers, one after the other; the first restoration among them."""
+        found = [scorer.observe(model, image, cond) for scorer in self.scorers]
+        restored = next((o.restored for o in found if o.restored is not None), None)
+        return Observation(sum((o.parts for o in found), ()), restored)
+
+    def weigh(self, parts: Parts) -> Tensor:
+        """The map [B, 1, h, w]."""
+        return self.blend(self._maps(parts))
+
+    def learn(self, observations: Observations) -> None:
+        """Teach each scorer, then calibrate its map."""
+        for index, scorer in enumerate(self.scorers):
+            scorer.learn(lambda index=index: (self._split(parts)[index] for parts in observations()))
+        self.blend.learn(lambda: (self._maps(parts) for parts in observations()))
+
+    def _maps(self, parts: Parts) -> list[Tensor]:
+        return [scorer.weigh(own) for scorer, own in zip(self.scorers, self._split(parts), strict=True)]
+
+    def _split(self, parts: Parts) -> list[Parts]:
+        split, start = [], 0
+        for scorer in self.scorers:
+            split.append(parts[start : start + scorer.width])
+            start += scorer.width
+        return split

@@ -1,0 +1,300 @@
+"""The detector: fitted on good pictures, saved to one file, and asked about pictures."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from anodiff import artefact, build
+from anodiff import config as configuration
+from anodiff.config import RunConfig
+from anodiff.detect.predictor import Predictor
+from anodiff.detect.result import Result
+from anodiff.errors import ConfigError, DeviceError, ModelFileError, RefusalError
+from anodiff.frame import frame
+from anodiff.scoring import Scoring
+
+if TYPE_CHECKING:
+    from anodiff.train.progress import Progress
+
+
+class Detector:
+    """Learns good parts, then says what is not normal in a picture.
+
+    ```python
+    detector = Detector(preset="features", image_size=256).fit("data/good")
+    result = detector.predict("part.png")
+    ```
+
+    After `fit` or `load` it only reads itself, so threads may share one detector.
+
+    Args:
+        preset: a built-in configuration: "features" (default), "pixels" or "tiny".
+        image_size: side in pixels of the square whose area pictures are worked at; None: the preset's.
+        seed: of everything random.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        config: a whole configuration, in place of the three first.
+    """
+
+    def __init__(
+        self,
+        *,
+        preset: str = "features",
+        image_size: int | None = None,
+        seed: int | None = None,
+        device: str = "auto",
+        config: RunConfig | None = None,
+    ) -> None:
+        options = {"data.size": image_size, "seed": seed}
+        overrides = [f"{key}={value}" for key, value in options.items() if value is not None]
+        if config is not None and overrides:
+            raise ConfigError("Give a whole config, or image_size and seed on a preset, not both.")
+        self.config = config or configuration.load(preset=preset, overrides=overrides)
+        self.device = _device(device)
+        self._learnt: Scoring | None = None
+
+    @classmethod
+    def from_config(
+        cls, path: str | Path, *, overrides: Iterable[str] = (), device: str = "auto"
+    ) -> Detector:
+        """A detector with the configuration of a YAML file, `key.sub=value` overrides laid over it."""
+        return cls(config=configuration.load(path, overrides=overrides), device=device)
+
+    def fit(
+        self,
+        good: Any,
+        *,
+        folder: str | Path | None = None,
+        resume: str | None = None,
+        devices: int = 1,
+        progress: Progress | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> Detector:
+        """This detector, fitted on good pictures alone.
+
+        Args:
+            good: folder, MVTec-layout part (only train/good is looked at), manifest CSV, list of paths, table of
+                `data.index`, arrays as `predict` takes them, or what `gather.gather` found.
+            folder: where checkpoints and the course of training are kept; None keeps nothing.
+            resume: "auto" goes on from the newest checkpoint in `folder`.
+            devices: how many.
+            progress: shows the course of training.
+            say: is told what is being done.
+
+        Raises:
+            DataError: no good picture.
+            ConfigError: a false-alarm rate the held-out pictures cannot support.
+            TrainingError: the loss is not a number.
+        """
+        from anodiff.fitting import fit
+        from anodiff.gather import Gathered, gather
+
+        gathered = good if isinstance(good, Gathered) else gather(good, self.config)
+        fitted = fit(
+            self.config,
+            gathered,
+            folder=None if folder is None else Path(folder),
+            resume=resume,
+            device=self.device,
+            devices=devices,
+            progress=progress,
+            say=say,
+        )
+        about = {
+            "seed": self.config.seed,
+            "trained_on": len(gathered.train),
+            "held_out": len(gathered.held),
+            "unreadable": len(gathered.unreadable),
+            "steps": fitted.outcome.steps,
+            "training_seconds": round(fitted.outcome.seconds, 1),
+        }
+        self._learnt = Scoring(
+            fitted.predictor, fitted.shape, self.config.data.channels, fitted.target_fpr, about
+        )
+        return self
+
+    def calibrate(self, good: Any, *, target_fpr: float | None = None) -> Detector:
+        """This detector with its threshold learnt anew from good pictures that trained nothing.
+
+        The rate `target_fpr` then holds exactly, as split-conformal prediction promises: on average over such sets of
+        pictures, at most that share of good pictures is called anomalous. Nothing else is learnt anew.
+
+        Raises:
+            ConfigError: a rate below 1 / (n + 1), which n pictures cannot support.
+        """
+        from anodiff.data.index import index, normals
+        from anodiff.detect.threshold import least_rate
+        from anodiff.fitting import DEFAULT_RATE, batches
+
+        learnt = self._fitted()
+        if isinstance(good, str | Path):
+            pictures: Sequence[Any] = list(normals(index(good))["image"])
+        else:
+            pictures = [item if isinstance(item, str) else frame(item) for item in good]
+        rate = target_fpr or max(DEFAULT_RATE, least_rate(len(pictures)))
+        threshold = {"threshold": self.config.threshold.model_copy(update={"target_fpr": rate})}
+        config = self.config.model_copy(update=threshold)
+        predictor = _rebuilt(config, learnt, rate).to(self.device)
+        predictor.calibrate(lambda: batches(pictures, learnt.shape, config, self.device))
+        about = {**learnt.about, "calibrated_on": len(pictures)}
+        self.config = config
+        self._learnt = replace(learnt, predictor=predictor, target_fpr=rate, about=about)
+        return self
+
+    def save(self, path: str | Path) -> Path:
+        """The file written: all that `anodiff.load` needs, and nothing that executes."""
+        learnt = self._fitted()
+        meta = {
+            "config": self.config.model_dump(mode="json"),
+            "shape": list(learnt.shape),
+            "target_fpr": learnt.target_fpr,
+            "provenance": {**learnt.about, "anodiff": version("anodiff"), "torch": torch.__version__},
+        }
+        tensors = {name: value.cpu().contiguous() for name, value in learnt.predictor.state_dict().items()}
+        return artefact.write(path, tensors, meta)
+
+    def predict(self, source: Any, *, batch: int = 8) -> Any:
+        """The `Result` of one picture, or a list of them for a list of pictures.
+
+        Args:
+            source: a path, an array H x W or H x W x 3 in BGR as OpenCV gives it (uint8, uint16, float in [0, 1]), a
+                PIL picture or a tensor in RGB; or a list or tuple of these.
+            batch: pictures scored at once; scores do not depend on it.
+
+        Raises:
+            DataError: one picture that cannot be read. In a list it becomes a result with `error` set.
+        """
+        if isinstance(source, list | tuple):
+            return list(self.stream(source, batch=batch))
+        return self._fitted().one(source)
+
+    def stream(self, sources: Iterable[Any], *, batch: int = 8) -> Iterator[Result]:
+        """One result a picture, in order, in constant memory; a picture that cannot be read gives a failed result.
+
+        Pictures of the next batch are decoded while one is scored.
+        """
+        yield from self._fitted().stream(sources, batch=batch)
+
+    def warmup(self, shape: Sequence[int]) -> Detector:
+        """This detector after one picture of `shape` (H, W) or (H, W, 3), so that the first real one is not slower."""
+        self.predict(np.zeros(tuple(shape), np.uint8))
+        return self
+
+    def with_steps(self, steps: int) -> Detector:
+        """A copy whose restorations take `steps` steps, its calibration kept: more is slower, scores differ a little.
+
+        Raises:
+            RefusalError: for a scorer that takes no steps.
+        """
+        if "steps" not in type(self.config.score).model_fields:
+            raise RefusalError(
+                f"The model scores with {self.config.score.kind}, which takes no steps; leave --steps out."
+            )
+        score = self.config.score.model_copy(update={"steps": steps})
+        found = copy.copy(self)
+        found.config = configuration.parse(self.config.model_copy(update={"score": score}).model_dump())
+        learnt = self._fitted()
+        predictor = _rebuilt(found.config, learnt, learnt.target_fpr).to(self.device)
+        found._learnt = replace(learnt, predictor=predictor)
+        return found
+
+    @property
+    def predictor(self) -> Predictor:
+        """The networks and what was learnt, as a module."""
+        return self._fitted().predictor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The working (height, width)."""
+        return self._fitted().shape
+
+    @property
+    def threshold(self) -> float:
+        """A score above it is anomalous."""
+        return self.predictor.threshold.value
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the denoiser a picture."""
+        return self.predictor.evaluations
+
+    @property
+    def model_id(self) -> str:
+        """Twelve hexadecimal digits that change with any weight or setting."""
+        return self._fitted().model_id
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What is known of this model: configuration, shape, threshold, provenance."""
+        learnt = self._fitted()
+        return {
+            "model_id": self.model_id,
+            "shape": list(learnt.shape),
+            "threshold": self.threshold,
+            "target_fpr": learnt.target_fpr,
+            "evaluations_per_image": self.evaluations,
+            "device": str(self.device),
+            "provenance": learnt.about,
+            "config": self.config.model_dump(mode="json"),
+        }
+
+    def _fitted(self) -> Scoring:
+        if self._learnt is None:
+            raise ConfigError("This detector has learnt nothing yet: call fit(good), or anodiff.load(path).")
+        return self._learnt
+
+
+def load(path: str | Path, device: str = "auto") -> Detector:
+    """The detector that a `.anodiff` file holds, ready to score.
+
+    Raises:
+        ModelFileError: no such file, or one that is damaged, foreign or of a newer version.
+        DeviceError: the device is not there.
+    """
+    tensors, meta = artefact.read(path)
+    try:
+        config = configuration.parse(meta["config"])
+        shape = (int(meta["shape"][0]), int(meta["shape"][1]))
+        target_fpr = float(meta["target_fpr"])
+        predictor = build.predictor(config, target_fpr=target_fpr, weights=build.LEARNT)
+        predictor.load_state_dict(tensors)
+    except (KeyError, RuntimeError, TypeError, ConfigError) as error:
+        raise ModelFileError(
+            f"{path} does not hold a model this version can build: {error}. Fit it anew, or use the version of "
+            "anodiff that wrote it."
+        ) from error
+    detector = Detector(config=config, device=device)
+    detector._learnt = Scoring(
+        predictor.eval().to(detector.device),
+        shape,
+        config.data.channels,
+        target_fpr,
+        meta.get("provenance", {}),
+    )
+    return detector
+
+
+def _rebuilt(config: RunConfig, learnt: Scoring, target_fpr: float) -> Predictor:
+    """A predictor of `config` with everything already learnt."""
+    predictor = build.predictor(config, target_fpr=target_fpr, weights=build.LEARNT)
+    predictor.load_state_dict(learnt.predictor.state_dict())
+    return predictor.eval()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"The device {name!r} is not there: {error}. Use --device cpu or auto.") from error
+    return device

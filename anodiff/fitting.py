@@ -1,0 +1,151 @@
+"""From good pictures to a predictor: whitening, training, calibration, in that order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from anodiff import build
+from anodiff.codec.feature import FeatureCodec
+from anodiff.config import RunConfig, dump
+from anodiff.data.dataset import ImageSet, Picture
+from anodiff.detect.predictor import Predictor
+from anodiff.detect.threshold import least_rate
+from anodiff.gather import Gathered
+from anodiff.train.fit import Outcome
+from anodiff.train.fit import fit as train
+from anodiff.train.progress import Progress
+
+DEFAULT_RATE = 0.05
+"""The false-alarm rate where none is asked for and the held-out normals support it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A predictor that has learnt, and how it came about."""
+
+    predictor: Predictor
+    shape: tuple[int, int]
+    target_fpr: float
+    outcome: Outcome
+
+
+class Codes:
+    """Codes of pictures, made once by a frozen codec and kept as float16: rows for the trainer."""
+
+    def __init__(self, z: Tensor, draws: int) -> None:
+        self.z = z  # [pictures * draws, c, h, w], the draws of a picture side by side
+        self.draws = draws
+
+    def __len__(self) -> int:
+        return len(self.z) // self.draws
+
+    def item(self, index: int, seed: int) -> Tensor:
+        """The code of picture `index` in the draw `seed` chooses, [c, h, w]."""
+        return self.z[index * self.draws + seed % self.draws].float()
+
+
+def fit(
+    config: RunConfig,
+    gathered: Gathered,
+    *,
+    folder: Path | None = None,
+    resume: str | None = None,
+    device: torch.device,
+    devices: int | str = 1,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Fitted:
+    """A predictor fitted on the good pictures of `gathered`; nothing else is looked at.
+
+    Raises:
+        TrainingError, ConfigError, DataError: as `train.fit.fit` and `Predictor.learn`.
+    """
+    target_fpr = config.threshold.target_fpr or max(DEFAULT_RATE, least_rate(len(gathered.held)))
+    predictor = build.predictor(config, target_fpr=target_fpr).to(device)
+    shape = gathered.shape(config, _multiple(config, predictor))
+    pictures = ImageSet(
+        gathered.train,
+        shape=shape,
+        channels=config.data.channels,
+        augment=build.augmentation(config),
+        seed=config.seed,
+        cache=torch.uint8,
+    )
+    codec = predictor.codec
+    if isinstance(codec, FeatureCodec):
+        say(f"learning the whitening of {codec.channels} features from {len(gathered.train)} pictures")
+        codec.learn(batches(gathered.train, shape, config, device))
+        say("encoding the pictures")
+        rows: Codes | ImageSet = _codes(pictures, codec, config, device)
+    else:
+        rows = pictures
+    outcome = train(
+        predictor.denoiser,  # type: ignore[arg-type]
+        rows,
+        build.plan(config, devices=devices, accelerator=_accelerator(device)),
+        objective=build.objective(config),
+        folder=folder,
+        resume=resume,
+        codec=None if isinstance(codec, FeatureCodec) else codec,
+        identity={"configuration": _digest(config), "pictures": _fingerprint(gathered.train)},
+        progress=progress,
+    )
+    say(f"calibrating on {len(gathered.held)} pictures held out")
+    predictor.eval().to(device)
+    predictor.learn(lambda: batches(gathered.held, shape, config, device))
+    return Fitted(predictor, shape, target_fpr, outcome)
+
+
+def batches(
+    pictures: Sequence[Picture],
+    shape: tuple[int, int],
+    config: RunConfig,
+    device: torch.device,
+    *,
+    size: int = 8,
+) -> Iterator[Tensor]:
+    """The pictures in order, [B, C, H, W] in [0, 1] on `device`, without augmentation."""
+    rows = ImageSet(pictures, shape=shape, channels=config.data.channels)
+    for first in range(0, len(rows), size):
+        yield torch.stack([rows[k] for k in range(first, min(first + size, len(rows)))]).to(device)
+
+
+@torch.no_grad()
+def _codes(pictures: ImageSet, codec: FeatureCodec, config: RunConfig, device: torch.device) -> Codes:
+    draws = config.data.draws if pictures.augment is not None else 1
+
+    def rows() -> Iterable[Tensor]:
+        for index in range(len(pictures)):
+            yield torch.stack([pictures.item(index, draw) for draw in range(draws)])
+
+    return Codes(torch.cat([codec.encode(row.to(device)).cpu().half() for row in rows()]), draws)
+
+
+def _multiple(config: RunConfig, predictor: Predictor) -> int:
+    """What both sides of the working shape are multiples of, so that no level of the network pads."""
+    return predictor.codec.stride * config.net.patch * 2 ** (len(config.net.multipliers) - 1)
+
+
+def _accelerator(device: torch.device) -> str:
+    return {"cuda": "gpu", "mps": "mps"}.get(device.type, "cpu")
+
+
+def _digest(config: RunConfig) -> str:
+    """What a resumed run must share with the run it goes on with; how long it may take is not part of it."""
+    free = {"max_time": None, "checkpoint_every": 100, "workers": 0}
+    same = config.model_copy(update={"train": config.train.model_copy(update=free)})
+    return hashlib.sha256(dump(same).encode()).hexdigest()[:16]
+
+
+def _fingerprint(pictures: Sequence[Picture]) -> str:
+    """Of the pictures trained on, by name (content for arrays), in order."""
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(Path(picture).name.encode() if isinstance(picture, str) else picture.tobytes())
+    return digest.hexdigest()[:16]

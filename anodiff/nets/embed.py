@@ -1,0 +1,73 @@
+"""Times and labels as vectors, and the learned null that stands for a condition left out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal(t: Tensor, dim: int, *, period: float = 10_000.0) -> Tensor:
+    """Cosines and sines of a time at `dim // 2` frequencies, `[B, dim]`.
+
+    With `h = dim // 2` and `f_i = period^(-i / h)`: `[cos(t f_0), .., cos(t f_{h-1}), sin(t f_0), ..]`; an odd
+    `dim` ends in one zero. Source: Vaswani et al., arXiv:1706.03762, section 3.5, in the order of arXiv:2105.05233.
+
+    Args:
+        t: `[B]` times, any real number (not only integers).
+        dim: Length of each row.
+        period: The longest wavelength is `2 pi period`.
+    """
+    half = dim // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=t.device) / max(half, 1)
+    angle = t.float()[:, None] * torch.exp(-math.log(period) * exponent)  # [B, dim // 2]
+    waves = torch.cat([angle.cos(), angle.sin()], dim=1)
+    return nn.functional.pad(waves, (0, dim - 2 * half))  # [B, dim]
+
+
+def or_null(value: Tensor, null: Tensor, keep: Tensor | None) -> Tensor:
+    """`value`, with the rows where `keep` is False replaced by the learned `null` (arXiv:2207.12598).
+
+    Args:
+        value: `[B, ...]` a condition.
+        null: What stands in its place, broadcastable to `value`.
+        keep: `[B]` bool; None keeps every row.
+    """
+    if keep is None:
+        return value
+    return torch.where(keep.view(-1, *[1] * (value.ndim - 1)), value, null)
+
+
+class TimeEmbedding(nn.Module):
+    """A time `t` as a learned vector: sinusoids through two linear layers (Ho et al., arXiv:2006.11239, appendix B)."""
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.mlp = nn.Sequential(nn.Linear(dim, out), nn.SiLU(), nn.Linear(out, out))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """The embedding `[B, out]` of times `t [B]`."""
+        dtype = next(self.mlp.parameters()).dtype
+        return self.mlp(sinusoidal(t, self.dim).to(dtype))  # [B, out]
+
+
+class LabelEmbedding(nn.Module):
+    """A class index as a learned vector, with one more row, the last, for "no label"."""
+
+    def __init__(self, classes: int, out: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.table = nn.Embedding(classes + 1, out)
+
+    def forward(self, label: Tensor | None, keep: Tensor | None, *, batch: int) -> Tensor:
+        """The embedding `[batch, out]`; the null row where the label is absent or `keep` is False.
+
+        Args:
+            label: `[B]` integers in `[0, classes)`, or None: no row has a label.
+            keep: `[B]` bool, False = the null row.
+            batch: Number of rows when `label` is None.
+        """
+        null = torch.full((batch,), self.classes, device=self.table.weight.device)
+        return self.table(null if label is None else or_null(label.long(), null, keep))

@@ -1,0 +1,128 @@
+"""A predictor at work: pictures of any kind in, results out, in order and in constant memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anodiff import artefact
+from anodiff.data.image import prepare
+from anodiff.detect.predictor import Predictor
+from anodiff.detect.result import Result, unbatch
+from anodiff.errors import AnodiffError
+from anodiff.frame import Frame, frame
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One picture as it came, or why there is none."""
+
+    name: str | None
+    array: Frame | None
+    error: str | None
+    ms: float
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """A predictor that has learnt, with what its file says besides the tensors."""
+
+    predictor: Predictor
+    shape: tuple[int, int]  # working height and width
+    channels: int
+    target_fpr: float
+    about: Mapping[str, Any]  # where it comes from
+
+    @cached_property
+    def model_id(self) -> str:
+        """Twelve hexadecimal digits that change with any weight or anything learnt."""
+        return artefact.model_id({"sha256": artefact.sha256(self.predictor.state_dict())})
+
+    def one(self, source: Any) -> Result:
+        """The result of one picture; DataError where it cannot be read."""
+        array = frame(source)  # raises where `stream` would give a failed result
+        return next(self._results([Decoded(_name(source), array, None, 0.0)]))
+
+    def stream(self, sources: Iterable[Any], *, batch: int) -> Iterator[Result]:
+        """One result a picture, in order; the next batch is decoded while one is scored."""
+        waiting = iter(sources)
+        with ThreadPoolExecutor(1, thread_name_prefix="anodiff-decode") as pool:
+            ahead = pool.submit(_decoded, list(islice(waiting, batch)))
+            while group := ahead.result():
+                ahead = pool.submit(_decoded, list(islice(waiting, batch)))
+                yield from self._results(group)
+
+    def _results(self, group: Sequence[Decoded]) -> Iterator[Result]:
+        predictor = self.predictor
+        threshold, mask_threshold = predictor.threshold.value, predictor.mask_threshold.value
+        start = time.perf_counter()
+        prepared = [self._prepared(item) for item in group]
+        images = [image for image in prepared if isinstance(image, Tensor)]
+        ready = time.perf_counter()
+        device = next(predictor.parameters()).device
+        scored = predictor(torch.stack(images).to(device)) if images else None
+        each = 1e3 / max(1, len(images))
+        spent = {"prepare": each * (ready - start), "score": each * (time.perf_counter() - ready)}
+        row = 0
+        for item, image in zip(group, prepared, strict=True):
+            if scored is None or isinstance(image, str) or item.array is None:
+                error = image if isinstance(image, str) else "not scored"
+                yield Result.failed(error, path=item.name, threshold=threshold, model_id=self.model_id)
+                continue
+            yield unbatch(
+                scored,
+                row,
+                threshold=threshold,
+                mask_threshold=mask_threshold,
+                shape=(item.array.shape[0], item.array.shape[1]),
+                image=_eight_bit(item.array),
+                path=item.name,
+                model_id=self.model_id,
+                timings_ms={"decode": item.ms, **spent},
+            )
+            row += 1
+
+    def _prepared(self, item: Decoded) -> Tensor | str:
+        """The picture at the working shape [C, H, W], or the sentence that says why not."""
+        if item.array is None:
+            return item.error or "not read"
+        try:
+            return prepare(item.array, shape=self.shape, channels=self.channels)
+        except AnodiffError as error:
+            return str(error)
+
+
+def _decoded(sources: Sequence[Any]) -> list[Decoded]:
+    group = []
+    for source in sources:
+        start = time.perf_counter()
+        array, problem = None, None
+        try:
+            array = frame(source)
+        except AnodiffError as error:
+            problem = str(error)
+        group.append(Decoded(_name(source), array, problem, 1e3 * (time.perf_counter() - start)))
+    return group
+
+
+def _name(source: Any) -> str | None:
+    return str(source) if isinstance(source, str | Path) else None
+
+
+def _eight_bit(array: np.ndarray) -> np.ndarray:
+    """The picture for people to look at, uint8; a view where it is that already."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16:
+        return (array >> 8).astype(np.uint8)
+    return (np.clip(array.astype(np.float32), 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,130 @@
+"""What step k is fed: every number of it is a pure function of the seed, the step and the row.
+
+No generator is carried from step to step, so nothing has to be stored to resume, no worker can change the
+order, and rank r of w devices takes the rows r, r + w, ... of the same global batch that one device would
+take whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from anodiff.noise import PerImageNoise
+from anodiff.train.objective import Objective
+from anodiff.train.plan import Plan
+
+ORDER, LEVEL, NOISE, AUGMENT, KEEP, NETWORK = range(6)  # purposes: no two draws share a key
+
+
+class Items(Protocol):
+    """Pictures, or their codes, by number."""
+
+    def __len__(self) -> int: ...
+
+    def item(self, index: int, seed: int, /) -> Tensor:
+        """Row `index`, [c, h, w], augmented as a pure function of `seed`; all rows of one shape."""
+        ...
+
+
+class Batch(NamedTuple):
+    """One rank's rows of one step."""
+
+    z: Tensor  # [B, c, h, w] codec space, or [B, C, H, W] pixels where a codec follows
+    sigma: Tensor  # [B] float64, stays on the CPU
+    n: Tensor | None  # like z; None where a codec follows, whose shape is not known yet
+    seeds: list[int]  # of each row's noise
+    label: Tensor | None  # [B]
+    keep: Tensor | None  # [B] False = the learned null
+
+    def to(self, device: torch.device) -> Batch:
+        """The same rows on `device`; `sigma` stays on the CPU, where levels are looked up."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name in ("z", "n", "label", "keep")
+            if (value := getattr(self, name)) is not None
+        }
+        return self._replace(**moved)
+
+
+def key(seed: int, *counters: int) -> int:
+    """A number in [0, 2^63) that depends on every argument and on nothing else (BLAKE2b)."""
+    packed = struct.pack(f"<{1 + len(counters)}q", seed, *counters)
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
+
+
+def uniform(seed: int, *counters: int) -> float:
+    """A number in [0, 1) that depends on every argument and on nothing else."""
+    return (key(seed, *counters) >> 10) * 2.0**-53
+
+
+@lru_cache(maxsize=4)
+def order(seed: int, epoch: int, count: int) -> Tensor:
+    """The permutation of `count` rows in epoch `epoch`, [count]."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(key(seed, ORDER, epoch)))
+
+
+def rows(seed: int, step: int, batch: int, count: int) -> list[int]:
+    """The indices of the global batch of step `step`: `batch` consecutive places in the endless row of permutations."""
+    places = range(step * batch, (step + 1) * batch)
+    return [int(order(seed, place // count, count)[place % count]) for place in places]
+
+
+class Steps(Dataset[Batch]):
+    """The batches of one rank by step number; a `DataLoader` over `range(start, steps)` reads them ahead.
+
+    Noise levels are stratified: row i of B takes the quantile (u + i / B) mod 1 of their law with one u a
+    step (arXiv:2107.00630, appendix I.1); each row alone is as random as before, their mean is much less so.
+    """
+
+    def __init__(
+        self,
+        data: Items,
+        plan: Plan,
+        objective: Objective,
+        *,
+        labels: Sequence[int] | None = None,
+        ahead: bool = True,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.data = data
+        self.plan = plan
+        self.objective = objective
+        self.labels = labels
+        self.ahead = (
+            ahead  # draw the noise here; where a codec follows it is drawn after it, from the same seeds
+        )
+        self.rank = rank
+        self.world = world
+
+    def __len__(self) -> int:
+        return self.plan.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        """This rank's rows of step `step`."""
+        plan, seed = self.plan, self.plan.seed
+        mine = range(self.rank, plan.batch, self.world)
+        index = rows(seed, step, plan.batch, len(self.data))
+        z = torch.stack(
+            [self.data.item(index[row], key(seed, AUGMENT, step, row)) for row in mine]
+        )  # [B, c, h, w]
+        start = uniform(seed, LEVEL, step)
+        u = torch.tensor([(start + row / plan.batch) % 1 for row in mine], dtype=torch.float64)
+        seeds = [key(seed, NOISE, step, row) for row in mine]
+        label = keep = None
+        if self.labels is not None:
+            label = torch.tensor([int(self.labels[index[row]]) for row in mine])
+            if plan.condition_dropout:
+                keep = torch.tensor(
+                    [uniform(seed, KEEP, step, row) >= plan.condition_dropout for row in mine]
+                )
+        n = PerImageNoise(seeds, draw=self.objective.draw)(z) if self.ahead else None
+        return Batch(z, self.objective.times(u), n, seeds, label, keep)

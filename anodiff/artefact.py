@@ -20,7 +20,6 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +144,8 @@ def identity(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of what makes a model, for its provenance; torch's comes without loading torch."""
+    from importlib.metadata import version
+
     return {"anodiff": version("anodiff"), "torch": version("torch"), "python": platform.python_version()}
 
 

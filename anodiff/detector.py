@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,9 +114,7 @@ class Detector:
             "steps": fitted.outcome.steps,
             "training_seconds": round(fitted.outcome.seconds, 1),
         }
-        self._learnt = Scoring(
-            fitted.predictor, fitted.shape, self.config.data.channels, fitted.target_fpr, about
-        )
+        self._learnt = Scoring(fitted.predictor, fitted.shape, self.config, fitted.target_fpr, about)
         return self
 
     def calibrate(self, good: Any, *, target_fpr: float | None = None) -> Detector:
@@ -145,7 +142,7 @@ class Detector:
         predictor.calibrate(lambda: batches(pictures, learnt.shape, config, self.device))
         about = {**learnt.about, "calibrated_on": len(pictures)}
         self.config = config
-        self._learnt = replace(learnt, predictor=predictor, target_fpr=rate, about=about)
+        self._learnt = replace(learnt, predictor=predictor, config=config, target_fpr=rate, about=about)
         return self
 
     def save(self, path: str | Path) -> Path:
@@ -155,7 +152,7 @@ class Detector:
             "config": self.config.model_dump(mode="json"),
             "shape": list(learnt.shape),
             "target_fpr": learnt.target_fpr,
-            "provenance": {**learnt.about, "anodiff": version("anodiff"), "torch": torch.__version__},
+            "provenance": {**learnt.about, **artefact.versions()},
         }
         tensors = {name: value.cpu().contiguous() for name, value in learnt.predictor.state_dict().items()}
         return artefact.write(path, tensors, meta)
@@ -202,7 +199,7 @@ class Detector:
         found.config = configuration.parse(self.config.model_copy(update={"score": score}).model_dump())
         learnt = self._fitted()
         predictor = _rebuilt(found.config, learnt, learnt.target_fpr).to(self.device)
-        found._learnt = replace(learnt, predictor=predictor)
+        found._learnt = replace(learnt, predictor=predictor, config=found.config)
         return found
 
     @property
@@ -274,7 +271,7 @@ def load(path: str | Path, device: str = "auto") -> Detector:
     detector._learnt = Scoring(
         predictor.eval().to(detector.device),
         shape,
-        config.data.channels,
+        config,
         target_fpr,
         meta.get("provenance", {}),
     )

@@ -24,6 +24,9 @@ from anodiff.train.progress import Progress
 DEFAULT_RATE = 0.05
 """The false-alarm rate where none is asked for and the held-out normals support it."""
 
+MOST_TAUGHT = 400
+"""Pictures at most, evenly chosen, from which scorer and calibration learn: more change little and take long."""
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
@@ -96,9 +99,12 @@ def fit(
         identity={"configuration": _digest(config), "pictures": _fingerprint(gathered.train)},
         progress=progress,
     )
-    say(f"calibrating on {len(gathered.held)} pictures held out")
+    say("learning what is usual, and the threshold from the pictures held out")
     predictor.eval().to(device)
-    predictor.learn(lambda: batches(gathered.held, shape, config, device))
+    taught = gathered.train[:: -(-len(gathered.train) // MOST_TAUGHT)]
+    predictor.learn(
+        lambda: batches(taught, shape, config, device), lambda: batches(gathered.held, shape, config, device)
+    )
     return Fitted(predictor, shape, target_fpr, outcome)
 
 

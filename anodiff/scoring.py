@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from anodiff import artefact
+from anodiff.config import RunConfig
 from anodiff.data.image import prepare
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.result import Result, unbatch
@@ -39,14 +40,14 @@ class Scoring:
 
     predictor: Predictor
     shape: tuple[int, int]  # working height and width
-    channels: int
+    config: RunConfig
     target_fpr: float
     about: Mapping[str, Any]  # where it comes from
 
     @cached_property
     def model_id(self) -> str:
-        """Twelve hexadecimal digits that change with any weight or anything learnt."""
-        return artefact.model_id({"sha256": artefact.sha256(self.predictor.state_dict())})
+        """Twelve hexadecimal digits that change with any weight or setting."""
+        return artefact.identity(self.predictor.state_dict(), self.config.model_dump(mode="json"))
 
     def one(self, source: Any) -> Result:
         """The result of one picture; DataError where it cannot be read."""
@@ -97,7 +98,7 @@ class Scoring:
         if item.array is None:
             return item.error or "not read"
         try:
-            return prepare(item.array, shape=self.shape, channels=self.channels)
+            return prepare(item.array, shape=self.shape, channels=self.config.data.channels)
         except AnodiffError as error:
             return str(error)
 

@@ -59,9 +59,10 @@ def test_identity_follows_tensors_and_configuration_alone(tmp_path: Path) -> Non
     other = {**TENSORS, "count": torch.tensor(4)}
     changed = artefact.read_header(artefact.write(tmp_path / "c.anodiff", other, META))
     assert artefact.model_id(first) == artefact.model_id(again) != artefact.model_id(changed)
-    assert artefact.model_id({**first, "config": {"name": "é", "seed": 2}}) != artefact.model_id(first)
     assert len(artefact.model_id(first)) == 12
+    assert artefact.model_id({**first, "config": {"name": "é", "seed": 2}}) != artefact.model_id(first)
     assert artefact.identity(TENSORS, {"seed": 1, "name": "é"}) == artefact.model_id(first)
+    assert artefact.sha256(TENSORS) == first["sha256"]
 
 
 def test_tensors_that_share_memory_are_written(tmp_path: Path) -> None:

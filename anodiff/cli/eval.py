@@ -13,9 +13,10 @@ from anodiff import artefact
 from anodiff.cli import case, console, exit
 from anodiff.cli.gate import gate
 from anodiff.cli.predictions import Table, cells, milliseconds, opened, shown
+from anodiff.cli.tested import Tested, checked, rows_to_test
 from anodiff.cli.verbs import Verbs
 from anodiff.errors import DataError, GateError
-from anodiff.run import Run, environment, sha256_of, writable, write_text, written
+from anodiff.run import Run, environment, writable, write_text, written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,10 +84,10 @@ def run(args: argparse.Namespace) -> int:
     from anodiff.metrics.row import NAMES
 
     gates = [gate(text, known=(*NAMES, *FACTS)) for text in args.gate]
-    table = _tested(args)
+    table = rows_to_test(args.data, split_column=args.split_column, category=args.category)
     writable(out)
     detector = anodiff.load(args.model, device=args.device)
-    tested = _without_leaks(table, Run(Path(args.model).parent))
+    tested = checked(table, Run(Path(args.model).parent))
     found = _scored(detector, tested, _root(args.data), out, batch=args.batch)
     metrics = found.evaluation.metrics(seed=detector.config.seed)
     facts = {
@@ -114,64 +115,14 @@ def run(args: argparse.Namespace) -> int:
     return exit.PARTLY if found.evaluation.failures else exit.DONE
 
 
-@dataclass(frozen=True)
-class Tested:
-    """Pictures to evaluate on, and what the check against the training split found."""
-
-    table: pd.DataFrame
-    held: tuple[bool, ...]  # of each row: whether the model was fitted on it
-    leaked: int | None  # None where there is no split.csv to check against
-
-
 @dataclass
 class Found:
     """What came of the pictures, one after the other."""
 
     evaluation: Evaluation
     rows: list[dict[str, Any]] = field(default_factory=list)  # one a picture, for the report
-    paths: dict[str, str] = field(default_factory=dict)  # name -> file
+    files: dict[str, tuple[str, str | None]] = field(default_factory=dict)  # name -> picture, mask
     ms: list[float] = field(default_factory=list)
-
-
-def _tested(args: argparse.Namespace) -> pd.DataFrame:
-    from anodiff.data.index import index
-    from anodiff.data.table import rows_where
-
-    whole = index(args.data, split_column=args.split_column, category=args.category)
-    table = rows_where(whole, whole["split"] == "test")
-    kinds = set(table["label"])
-    if kinds != {0, 1}:
-        has = {0: "good pictures only", 1: "defective pictures only"}.get(
-            next(iter(kinds), -1), "no test pictures"
-        )
-        raise DataError(
-            f"An evaluation needs good and defective test pictures; {args.data} has {has}. Expected test/good beside "
-            "test/<defect>, good/ beside bad/, or a manifest with the columns image, label and split. To score "
-            "pictures of which nothing is known, use `anodiff score`."
-        )
-    return table
-
-
-def _without_leaks(table: pd.DataFrame, run: Run) -> Tested:
-    """The pictures, with those marked whose files went into the fit."""
-    used = run.used()
-    if not used:
-        console.note(
-            f"no {run.split.name} beside the model: not checked whether it was fitted on these pictures"
-        )
-        return Tested(table, (False,) * len(table), None)
-    held = tuple(sha256_of(path) in used for path in table["image"])
-    if not any(held):
-        return Tested(table, held, 0)
-    kept = {label for label, out in zip(table["label"], held, strict=True) if not out}
-    if kept != {0, 1}:
-        what = "good" if 0 not in kept else "defective"
-        raise DataError(
-            f"The model was fitted on {sum(held)} of these {len(table)} pictures, and no {what} picture is left to "
-            "evaluate on. Keep some pictures apart from the fit: `anodiff data split` divides a set."
-        )
-    console.warning(f"the model was fitted on {sum(held)} of these {len(table)} pictures; they are left out")
-    return Tested(table, held, sum(held))
 
 
 def _root(data: str) -> Path:
@@ -187,7 +138,7 @@ def _scored(detector: Detector, tested: Tested, root: Path, out: Path, *, batch:
 
     table = tested.table
     found = Found(Evaluation(pixels=PixelScores() if any(table["mask"]) else None))
-    wanted = [path for path, held in zip(table["image"], tested.held, strict=True) if not held]
+    wanted = tested.left
     results = iter(console.counted(detector.stream(wanted, batch=batch), label="eval", total=len(wanted)))
     columns = (table[name] for name in ("image", "mask", "label", "defect", "category"))
     with opened(out / "predictions.csv") as file:
@@ -203,9 +154,9 @@ def _scored(detector: Detector, tested: Tested, root: Path, out: Path, *, batch:
             rows.add({**cells(result, name), **truth})
             found.rows.append({
                 "path": name, "score": result.score, "p_value": result.p_value, "threshold": result.threshold,
-                "label": label, "defect": defect, "category": category, "error": result.error, "mask": mask,
+                "label": label, "defect": defect, "category": category, "error": result.error,
             })  # fmt: skip
-            found.paths[name] = image
+            found.files[name] = (image, mask)
             if not held:
                 found.evaluation.add(result, label, _mask(mask))
                 if result.error is None and result.timings_ms:
@@ -266,7 +217,7 @@ def _write(
         "environment": environment(device=str(detector.device)),
     }
     write_text(out / "run.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-    cases = _cases(detector, pick_cases(predictions, count=args.cases), found.paths)
+    cases = _cases(detector, pick_cases(predictions, count=args.cases), found.files)
     case.save(cases, out / "cases")
     report = Report(
         title=f"{Path(args.data).resolve().stem}, model {detector.model_id}",
@@ -298,18 +249,18 @@ def _rows(predictions: pd.DataFrame, metrics: dict[str, Interval], facts: dict[s
     return pd.concat(tables, ignore_index=True)
 
 
-def _cases(detector: Detector, chosen: pd.DataFrame, paths: dict[str, str]) -> list[Case]:
+def _cases(detector: Detector, chosen: pd.DataFrame, files: dict[str, tuple[str, str | None]]) -> list[Case]:
     """The chosen pictures with their maps; they are scored again, which gives the same, instead of keeping all maps."""
     import numpy as np
 
     from anodiff.report.case import Case
 
     records = chosen.to_dict("records")
-    results = detector.stream([paths[record["path"]] for record in records])
+    results = detector.stream([files[record["path"]][0] for record in records])
     cases = []
     for record, result in zip(records, results, strict=True):
-        image = shown(paths[record["path"]])
-        mask = _mask(record["mask"])
+        path, mask_path = files[record["path"]]
+        image, mask = shown(path), _mask(mask_path)
         restored = result.restored
         if restored is not None and restored.ndim == 2:
             restored = np.repeat(restored[..., None], 3, axis=2)

@@ -23,8 +23,8 @@ Augment = Callable[[Tensor, Sequence[int]], Tensor]
 class ImageSet(Dataset[Tensor]):
     """Pictures as float32 tensors [C, H, W] in [0, 1] at one working shape.
 
-    The set is as long as `draws` passes over the pictures: item k shows picture k mod n in its augmentation k div n, and
-    is a pure function of (pictures, seed, k). Neither order, workers nor batch change it.
+    The set is as long as `draws` passes over the pictures: item k shows picture k mod n in its augmentation
+    k div n, and is a pure function of (pictures, seed, k). Neither order, workers nor batch change it.
 
     Args:
         pictures: files or arrays.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +63,6 @@ class Predictor(nn.Module):
         seed: the run's seed, part of every picture's noise.
         draw: the law of the noise; the one the denoiser was trained with.
         key: from a picture [C, H, W] and the run's seed to the seed of its noise.
-        folds: how many parts the normals are cut into when the thresholds are learnt (see `learn`).
         memory: bytes of observations kept while learning; beyond that they are made anew at every pass.
     """
 
@@ -84,7 +81,6 @@ class Predictor(nn.Module):
         seed: int = 0,
         draw: NoiseDraw = gaussian,
         key: Callable[[Tensor, int], int] = coarse_seed,
-        folds: int = 5,
         memory: int = 2**30,
     ) -> None:
         super().__init__()
@@ -100,7 +96,6 @@ class Predictor(nn.Module):
         self.seed = seed
         self.draw = draw
         self.key = key
-        self.folds = folds
         self.memory = memory
 
     @property
@@ -133,66 +128,30 @@ class Predictor(nn.Module):
         return self.calibration(self.smooth(self.scorer.weigh(parts)))
 
     @torch.no_grad()
-    def learn(self, images: Images) -> None:
-        """Learn scorer, calibration and both thresholds from held-out normals, which trained nothing before.
+    def learn(self, normals: Images, held: Images) -> None:
+        """Learn what is usual from `normals`, then the thresholds from `held`.
 
-        A threshold must come from scores that the normals would have got as strangers. So the normals are
-        cut into `folds` consecutive parts, and each part is scored by a scorer and a calibration that learnt
-        from the others (cross-conformal prediction, Vovk 2015; the networks run once). What is kept is
-        learnt from all of them, so the rate is approximate, and in practice on the safe side, each part
-        being scored with fewer normals than are kept; `calibrate` with pictures set aside gives it exactly.
-        Neighbours in order (exposures of one part) share a fold.
+        Scorer and calibration ask for many pictures and may take those the networks were trained on, as long as these
+        are not learnt by heart. A threshold must come from scores of strangers: `held` taught nothing else, so that the
+        stated rate is that of split-conformal prediction, without a correction.
 
         Raises:
             DataError: no picture, or numbers that are not finite.
-            ConfigError: fewer normals than the false-alarm rate needs.
+            ConfigError: fewer held-out normals than the false-alarm rate needs.
         """
-        observed = self._observed(images)
-        self._teach(self.scorer, self.calibration, observed)
-        count = sum(parts[0].shape[0] for parts in observed())
-        if count == 1:
-            self._decide(self._heats(self.scorer, self.calibration, observed))
-            return
-        # Learning starts from scratch, so one copy serves all folds.
-        scorer, calibration = copy.deepcopy(self.scorer), copy.deepcopy(self.calibration)
-        bounds = torch.linspace(0, count, min(self.folds, count) + 1).round().long().tolist()
-        heats = []
-        for start, stop in pairwise(bounds):
-            self._teach(
-                scorer,
-                calibration,
-                lambda start=start, stop=stop: rows(observed(), start, stop, inside=False),
-            )
-            heats += self._heats(
-                scorer, calibration, lambda start=start, stop=stop: rows(observed(), start, stop, inside=True)
-            )
-        self._decide(heats)
+        observed = self._observed(normals)
+        self.scorer.learn(observed)
+        self.calibration.learn(self.smooth(self.scorer.weigh(parts)) for parts in observed())
+        self.calibrate(held)
 
     @torch.no_grad()
-    def calibrate(self, images: Images) -> None:
-        """Learn the thresholds alone, from normals that taught nothing else: exactly split-conformal."""
-        self._decide(self._summary(self.heat(self.observe(batch).parts)) for batch in images())
-
-    def _teach(
-        self, scorer: Scorer, calibration: Calibration, observed: Callable[[], Iterable[Parts]]
-    ) -> None:
-        scorer.learn(observed)
-        calibration.learn(self.smooth(scorer.weigh(parts)) for parts in observed())
-
-    def _heats(
-        self, scorer: Scorer, calibration: Calibration, observed: Callable[[], Iterable[Parts]]
-    ) -> list[tuple[Tensor, Tensor]]:
-        return [self._summary(calibration(self.smooth(scorer.weigh(parts)))) for parts in observed()]
-
-    def _summary(self, heat: Tensor) -> tuple[Tensor, Tensor]:
-        return self.pool(heat), heat.amax(dim=(1, 2, 3))  # [B], [B]
-
-    def _decide(self, summaries: Iterable[tuple[Tensor, Tensor]]) -> None:
-        kept = list(summaries)
-        if not kept:
+    def calibrate(self, held: Images) -> None:
+        """Learn the thresholds alone, from normals that taught nothing else: split-conformal."""
+        heats = [self.heat(self.observe(batch).parts) for batch in held()]
+        if not heats:
             raise DataError("Expected good pictures to learn the threshold from, got none: hold some out.")
-        self.threshold.learn(torch.cat([score for score, _ in kept]))
-        self.mask_threshold.learn(torch.cat([peak for _, peak in kept]))
+        self.threshold.learn(torch.cat([self.pool(heat) for heat in heats]))  # [n]
+        self.mask_threshold.learn(torch.cat([heat.amax(dim=(1, 2, 3)) for heat in heats]))  # [n]
 
     def _observed(self, images: Images) -> Callable[[], Iterable[Parts]]:
         """Observations of the normals, kept as long as they fit into `memory` and made anew otherwise."""
@@ -207,15 +166,3 @@ class Predictor(nn.Module):
         if not kept:
             raise DataError("Expected good pictures to learn what is usual from, got none: hold some out.")
         return lambda: iter(kept)
-
-
-def rows(observed: Iterable[Parts], start: int, stop: int, *, inside: bool) -> Iterator[Parts]:
-    """The observations of the pictures numbered `start` to `stop` (excluded), or of all the others."""
-    first = 0
-    for parts in observed:
-        number = torch.arange(first, first + parts[0].shape[0], device=parts[0].device)
-        first += parts[0].shape[0]
-        within = (number >= start) & (number < stop)
-        chosen = within if inside else ~within
-        if chosen.any():
-            yield tuple(part[chosen] for part in parts)

@@ -121,9 +121,9 @@ class Denoising(LightningModule):
             {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.plan.weight_decay},
             {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
         ]
-        # The fused step reads each weight once; it exists for the devices named, and with 16-mixed it would
-        # clip gradients that are still scaled.
-        fused = self.device.type in ("cpu", "cuda") and self.plan.precision != "16-mixed"
+        # The fused step reads each weight once. Under mixed precision Lightning leaves the unscaling of gradients
+        # to it, which comes after clipping, and refuses.
+        fused = self.device.type in ("cpu", "cuda") and self.plan.precision == "32-true"
         optimizer = torch.optim.AdamW(groups, lr=rate(self.plan, self.steps_done), fused=fused)
         if self.resumed is not None:
             optimizer.load_state_dict(self.resumed.optimizer)

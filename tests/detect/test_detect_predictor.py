@@ -94,7 +94,7 @@ BUILDERS = [one_step, restoring]
 @pytest.fixture(scope="module", params=BUILDERS, ids=lambda b: b.__name__)
 def predictor(request: pytest.FixtureRequest, denoiser: KarrasDenoiser) -> Predictor:
     found = request.param(denoiser)
-    found.learn(lambda: pictures(24, seed=1).split(5))
+    found.learn(lambda: pictures(24, seed=1).split(5), lambda: pictures(24, seed=51).split(5))
     return found
 
 
@@ -134,7 +134,7 @@ def test_eight_threads_equal_one(predictor: Predictor) -> None:
 @pytest.mark.parametrize("build", BUILDERS)
 def test_the_state_is_the_whole_model(build, denoiser: KarrasDenoiser) -> None:
     learnt = build(denoiser)
-    learnt.learn(lambda: pictures(12, seed=1).split(5))
+    learnt.learn(lambda: pictures(12, seed=1).split(5), lambda: pictures(12, seed=51).split(5))
     fresh = build(denoiser)
     for parameter in fresh.parameters():
         torch.nn.init.zeros_(parameter)
@@ -172,7 +172,10 @@ def test_normals_alarm_at_the_stated_rate_and_show_no_region_then(denoiser: Karr
     alarms, shown, seen = 0, 0, 0
     for seed in range(3):
         predictor = one_step(denoiser)
-        predictor.learn(lambda seed=seed: pictures(19, seed=10 + seed).split(10))
+        predictor.learn(
+            lambda seed=seed: pictures(19, seed=10 + seed).split(10),
+            lambda seed=seed: pictures(19, seed=50 + seed).split(10),
+        )
         found = predictor(pictures(60, seed=100 + seed))
         alarms += int((found.score > predictor.threshold.value).sum())
         calm = found.heat.amax((1, 2, 3)) <= predictor.mask_threshold.value
@@ -190,7 +193,7 @@ def test_normals_alarm_at_the_stated_rate_and_show_no_region_then(denoiser: Karr
 
 def test_calibrating_with_fresh_normals_changes_the_thresholds_only(denoiser: KarrasDenoiser) -> None:
     predictor = one_step(denoiser)
-    predictor.learn(lambda: pictures(12, seed=1).split(5))
+    predictor.learn(lambda: pictures(12, seed=1).split(5), lambda: pictures(12, seed=51).split(5))
     image = pictures(3, seed=8)
     before, threshold = predictor(image), predictor.threshold.value
     predictor.calibrate(lambda: pictures(30, seed=9).split(8))
@@ -201,11 +204,10 @@ def test_calibrating_with_fresh_normals_changes_the_thresholds_only(denoiser: Ka
 
 def test_learning_does_not_depend_on_the_memory_given(denoiser: KarrasDenoiser) -> None:
     kept, remade = (
-        one_step(denoiser, folds=2, memory=m, threshold=Quantile(), mask_threshold=Quantile())
-        for m in (2**30, 0)
+        one_step(denoiser, memory=m, threshold=Quantile(), mask_threshold=Quantile()) for m in (2**30, 0)
     )
     for predictor in (kept, remade):
-        predictor.learn(lambda: pictures(5, seed=1).split(3))
+        predictor.learn(lambda: pictures(5, seed=1).split(3), lambda: pictures(5, seed=51).split(3))
     for name, value in kept.state_dict().items():
         torch.testing.assert_close(remade.state_dict()[name], value, rtol=1e-6, atol=1e-6)
 
@@ -225,18 +227,18 @@ def test_another_seed_is_another_noise(denoiser: KarrasDenoiser) -> None:
     scores = []
     for seed in (1, 2):
         predictor = one_step(denoiser, seed=seed)
-        predictor.learn(lambda: pictures(12, seed=1).split(5))
+        predictor.learn(lambda: pictures(12, seed=1).split(5), lambda: pictures(12, seed=51).split(5))
         scores.append(predictor(pictures(2, seed=3)).score)
     assert not torch.allclose(scores[0], scores[1], rtol=1e-4)
 
 
 def test_one_normal_is_a_defined_case(denoiser: KarrasDenoiser) -> None:
     predictor = one_step(denoiser, threshold=Quantile(0.9), mask_threshold=Quantile(0.9))
-    predictor.learn(lambda: [pictures(1, seed=1)])
+    predictor.learn(lambda: [pictures(1, seed=1)], lambda: [pictures(1, seed=51)])
     assert torch.isfinite(predictor(pictures(2, seed=2)).score).all()
     strict = one_step(denoiser, threshold=Conformal(0.1))
     with pytest.raises(ConfigError, match="at least 9 held-out normals and there are 1"):
-        strict.learn(lambda: [pictures(1, seed=1)])
+        strict.learn(lambda: [pictures(1, seed=1)], lambda: [pictures(1, seed=51)])
 
 
 def test_refusals(denoiser: KarrasDenoiser) -> None:
@@ -244,11 +246,11 @@ def test_refusals(denoiser: KarrasDenoiser) -> None:
     with pytest.raises(ConfigError, match="learnt nothing"):
         predictor(pictures(1, seed=1))
     with pytest.raises(DataError, match="none"):
-        predictor.learn(list)
+        predictor.learn(list, list)
     broken = one_step(denoiser)
     next(broken.denoiser.parameters()).data.fill_(torch.nan)
     with pytest.raises(DataError, match="learning_rate"):
-        broken.learn(lambda: [pictures(3, seed=1)])
+        broken.learn(lambda: [pictures(3, seed=1)], lambda: [pictures(3, seed=51)])
     with pytest.raises(RefusalError, match="PerImageNoise"):
         predictor.scorer.observe((denoiser, predictor.codec), pictures(1, seed=1), Cond())
 
@@ -261,7 +263,7 @@ def test_guidance_may_take_gradients_while_scoring(denoiser: KarrasDenoiser) -> 
 
     plain, guided = restoring(denoiser), restoring(denoiser, wrap=lambda d: Guide(d, darker, 0.5))
     for predictor in (plain, guided):
-        predictor.learn(lambda: pictures(12, seed=1).split(6))
+        predictor.learn(lambda: pictures(12, seed=1).split(6), lambda: pictures(12, seed=51).split(6))
     image = pictures(1, seed=2)
     one, two = plain(image).restored, guided(image).restored
     assert one is not None

@@ -100,19 +100,27 @@ def hunt(folder: Path, plan: Plan, *, kills: int, seed: int) -> list[str]:
             except BaseException as error:
                 sys.stderr.write(f"{type(error).__name__}: {error}\n")
                 os._exit(1)
-        if len(seen) < kills:
-            before = _newest(folder)
-            while _newest(folder) == before and os.waitpid(child, os.WNOHANG) == (0, 0):
-                time.sleep(0.001)  # a run that is killed before its first checkpoint would never get anywhere
-            time.sleep(rng.uniform(0, 0.15))
+        ended = _await(child, folder) if len(seen) < kills else os.waitpid(child, 0)[1]
+        if ended is None:
+            time.sleep(rng.uniform(0, 0.05))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             seen.append(",".join(sorted(p.name for p in (folder / "checkpoints").iterdir())))
-            continue
-        _, status = os.waitpid(child, 0)
-        if status:
-            raise SystemExit(f"the last process failed with status {status}")
-        return seen
+        elif ended == 0:
+            return seen
+        else:
+            raise SystemExit(f"a process failed with status {ended}")
+
+
+def _await(child: int, folder: Path) -> int | None:
+    """None once `child` has saved a checkpoint, for without one it would get nowhere; its status if it ended."""
+    before = _newest(folder)
+    while _newest(folder) == before:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.002)
+    return None
 
 
 def _newest(folder: Path) -> str:

@@ -104,7 +104,7 @@ def test_another_configuration_is_refused_by_name():
         checkpoint.agree(written, marks(replace(PLAN, learning_rate=0.1)))
     with pytest.raises(ConfigError, match=r"objective\.weight was EpsWeight"):
         checkpoint.agree(written, marks(objective=replace(OBJECTIVE, weight=MinSNR(5.0))))
-    with pytest.raises(ConfigError, match="denoiser was EpsDenoiser for .*, now EpsDenoiser for"):
+    with pytest.raises(ConfigError, match=r"denoiser was EpsDenoiser for .*, now EpsDenoiser for"):
         checkpoint.agree(written, marks(net=EpsDenoiser(denoiser().net, TABLE * 2)))
     with pytest.raises(ConfigError, match="number of training pictures was 11, now 12"):
         checkpoint.agree(written, marks(rows=12))

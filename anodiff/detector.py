@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,25 @@ class Detector:
             "steps": fitted.outcome.steps,
             "training_seconds": round(fitted.outcome.seconds, 1),
         }
-        self._learnt = Scoring(fitted.predictor, fitted.shape, self.config, fitted.target_fpr, about)
+        return self.adopt(fitted.predictor, shape=fitted.shape, target_fpr=fitted.target_fpr, about=about)
+
+    def adopt(
+        self,
+        predictor: Predictor,
+        *,
+        shape: tuple[int, int],
+        target_fpr: float,
+        about: Mapping[str, Any] | None = None,
+    ) -> Detector:
+        """This detector with a predictor of its configuration that learnt elsewhere.
+
+        Args:
+            predictor: as `build.predictor(config)` made it, and `Predictor.learn` taught it.
+            shape: working (height, width) it learnt at.
+            target_fpr: the false-alarm rate its threshold was learnt for.
+            about: where it comes from, for `info` and the file.
+        """
+        self._learnt = Scoring(predictor, shape, self.config, target_fpr, about or {})
         return self
 
     def calibrate(self, good: Any, *, target_fpr: float | None = None) -> Detector:
@@ -268,14 +286,8 @@ def load(path: str | Path, device: str = "auto") -> Detector:
             "anodiff that wrote it."
         ) from error
     detector = Detector(config=config, device=device)
-    detector._learnt = Scoring(
-        predictor.eval().to(detector.device),
-        shape,
-        config,
-        target_fpr,
-        meta.get("provenance", {}),
-    )
-    return detector
+    predictor.eval().to(detector.device)
+    return detector.adopt(predictor, shape=shape, target_fpr=target_fpr, about=meta.get("provenance", {}))
 
 
 def _rebuilt(config: RunConfig, learnt: Scoring, target_fpr: float) -> Predictor:

@@ -171,7 +171,12 @@ def test_an_unknown_preset_is_told_with_the_near_miss() -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"a: [1", "not valid YAML"), (b"- 1\n- 2\n", "not list"), (b"\xff\xfe\x00", "not valid YAML"), (b"", "NoneType")],
+    [
+        (b"a: [1", "not valid YAML"),
+        (b"- 1\n- 2\n", "not list"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        (b"", "NoneType"),
+    ],
 )
 def test_a_file_that_is_no_configuration(content: bytes, told: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"

@@ -27,6 +27,7 @@ TRESPASSES = {
 }
 """One a contract, in the order in which pyproject.toml has them."""
 
+
 def judged(checkout: Path) -> dict[str, str]:
     """KEPT or BROKEN of every contract, for the package in `checkout`."""
     program = Path(sys.executable).with_name("lint-imports")

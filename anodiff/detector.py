@@ -170,6 +170,7 @@ class Detector:
             "config": self.config.model_dump(mode="json"),
             "shape": list(learnt.shape),
             "target_fpr": learnt.target_fpr,
+            "threshold": self.threshold,
             "provenance": {**learnt.about, **artefact.versions()},
         }
         tensors = {name: value.cpu().contiguous() for name, value in learnt.predictor.state_dict().items()}

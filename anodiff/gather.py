@@ -15,7 +15,7 @@ from anodiff.config import RunConfig
 from anodiff.data.dataset import Picture
 from anodiff.data.image import header, read, working_shape
 from anodiff.data.index import holdout, index, normals
-from anodiff.data.table import rows_where
+from anodiff.data.table import GOOD, rows_where, table_of
 from anodiff.errors import DataError
 from anodiff.frame import frame
 
@@ -83,8 +83,10 @@ def gather(
 def _in_memory(source: Iterable[Any], config: RunConfig) -> Gathered:
     """Arrays are divided by their order, which is all that is known of them."""
     frames = [frame(item) for item in source]
-    names = [f"array_{number:06d}" for number in range(len(frames))]
-    table = index(pd.DataFrame({"image": names, "label": 0, "split": "train"}))
+    table = table_of(
+        {"image": f"array_{number:06d}", "category": "arrays", "split": "train", "defect": GOOD, "label": 0}
+        for number in range(len(frames))
+    )
     where = {image: number for number, image in enumerate(table["image"])}
     train, held = holdout(table, share=config.data.holdout, seed=config.seed)
     chosen: list[np.ndarray] = [frames[where[image]] for image in train["image"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -56,15 +57,18 @@ def simplex(octaves: int = 6, persistence: float = 0.8, frequency: float = 2.0**
     amplitudes = [persistence**k for k in range(octaves)]
     norm = math.sqrt(sum(a * a for a in amplitudes) * _SIMPLEX_VARIANCE)
 
-    def draw(generator: Generator, shape: Sequence[int]) -> Tensor:
-        *lead, height, width = shape
-        total = torch.zeros(math.prod(lead), height * width)  # [M, h*w]
-        for k, amplitude in enumerate(amplitudes):
-            octave = _simplex_octave(generator, len(total), height, width, frequency * 2.0**k)
-            total.add_(octave, alpha=amplitude / norm)
-        return total.reshape(tuple(shape))  # [..., h, w]
+    return partial(_simplex, amplitudes=tuple(a / norm for a in amplitudes), frequency=frequency)
 
-    return draw
+
+def _simplex(
+    generator: Generator, shape: Sequence[int], *, amplitudes: Sequence[float], frequency: float
+) -> Tensor:
+    *lead, height, width = shape
+    total = torch.zeros(math.prod(lead), height * width)  # [M, h*w]
+    for k, amplitude in enumerate(amplitudes):
+        octave = _simplex_octave(generator, len(total), height, width, frequency * 2.0**k)
+        total.add_(octave, alpha=amplitude)
+    return total.reshape(tuple(shape))  # [..., h, w]
 
 
 _SIMPLEX_VARIANCE = math.sqrt(3) * math.pi / 180 / 1024
@@ -125,16 +129,17 @@ def pyramid(scales: int = 6, discount: float = 0.8) -> NoiseDraw:
         raise ConfigError(f"pyramid noise expects scales >= 1 and discount > 0; got {scales} and {discount}")
     norm = math.sqrt(sum(discount ** (2 * k) for k in range(scales)))
 
-    def draw(generator: Generator, shape: Sequence[int]) -> Tensor:
-        *lead, height, width = shape
-        total = torch.zeros(tuple(shape))
-        for k in range(scales):
-            rows, cols = _bilinear(height, 2**k), _bilinear(width, 2**k)
-            coarse = torch.randn((*lead, rows.shape[1], cols.shape[1]), generator=generator)
-            total.add_(rows @ coarse @ cols.mT, alpha=discount**k / norm)  # [..., h, w]
-        return total
+    return partial(_pyramid, amplitudes=tuple(discount**k / norm for k in range(scales)))
 
-    return draw
+
+def _pyramid(generator: Generator, shape: Sequence[int], *, amplitudes: Sequence[float]) -> Tensor:
+    *lead, height, width = shape
+    total = torch.zeros(tuple(shape))
+    for k, amplitude in enumerate(amplitudes):
+        rows, cols = _bilinear(height, 2**k), _bilinear(width, 2**k)
+        coarse = torch.randn((*lead, rows.shape[1], cols.shape[1]), generator=generator)
+        total.add_(rows @ coarse @ cols.mT, alpha=amplitude)  # [..., h, w]
+    return total
 
 
 def _bilinear(size: int, factor: int) -> Tensor:

@@ -29,14 +29,7 @@ from anodiff.gather import gather
 from anodiff.metrics.pixel import PixelScores
 from anodiff.report.picture import grid, overlay
 
-DISTANCES = (
-    {"l1": 1.0},
-    {"ssim": 1.0},
-    {"ms_ssim": 1.0},
-    {"lab": 1.0},
-    {"feature": 1.0},
-    {"feature": 1.0, "ssim": 1.0},
-)
+NAMES = (("l1",), ("ssim",), ("ms_ssim",), ("lab",), ("feature",), ("feature", "ssim"))
 SIDE = 128
 
 

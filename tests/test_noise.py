@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -167,3 +169,11 @@ def test_content_seed_ignores_bit_depth_memory_and_dtype():
 def test_content_seed_takes_one_picture():
     with pytest.raises(ConfigError, match="one picture"):
         content_seed(torch.zeros(2, 3, 4, 4), 0)
+
+
+@pytest.mark.parametrize("make", [simplex, pyramid])
+def test_a_draw_travels_to_other_processes(make) -> None:
+    draw = make()
+    again = pickle.loads(pickle.dumps(draw))
+    same = [d(torch.Generator().manual_seed(3), (2, 16, 24)) for d in (draw, again)]
+    assert torch.equal(*same)

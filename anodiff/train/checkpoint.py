@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,9 @@ def describe(value: Any) -> str:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         inner = ", ".join(f"{f.name}={describe(getattr(value, f.name))}" for f in dataclasses.fields(value))
         return f"{type(value).__name__}({inner})"
+    if isinstance(value, partial):  # its repr holds an address
+        given = [*map(describe, value.args), *(f"{key}={describe(v)}" for key, v in value.keywords.items())]
+        return f"{describe(value.func)}({', '.join(given)})"
     if hasattr(value, "__qualname__"):
         cells = [describe(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
         return f"{value.__qualname__}({', '.join(cells)})"

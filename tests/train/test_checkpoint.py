@@ -13,7 +13,7 @@ from anodiff.diffusion.denoiser import EpsDenoiser
 from anodiff.errors import ConfigError, ModelFileError
 from anodiff.noise import simplex
 from anodiff.train import checkpoint
-from anodiff.train.checkpoint import State
+from anodiff.train.checkpoint import State, describe
 from anodiff.train.objective import MinSNR, UniformTable
 
 
@@ -120,3 +120,9 @@ def test_values_that_differ_are_described_differently():
     for one, other in (tables, draws):
         assert checkpoint.describe(one) != checkpoint.describe(other)
     assert checkpoint.describe(simplex(4, 0.8, 0.1)) == checkpoint.describe(simplex(4, 0.8, 0.1))
+
+
+def test_draws_with_arguments_are_told_apart_and_are_the_same_in_another_process() -> None:
+    assert describe(simplex()) == describe(simplex())
+    assert describe(simplex()) != describe(simplex(octaves=2))
+    assert " at 0x" not in describe(simplex())

@@ -32,16 +32,16 @@ def add(verbs: Verbs) -> None:
     demo = what.add_parser("make-demo", help="write a small data set with exact masks")
     demo.add_argument("folder", metavar="FOLDER", help="where to; made if needed")
     demo.add_argument(
-        "--seed", type=int, default=0, help="another seed, other crops and defects (default: 0)"
+        "--seed", type=int, default=0, help="another seed, other tiles and defects (default: 0)"
     )
     demo.add_argument("--category", action="append", metavar="NAME", help="only this one; repeatable")
     demo.add_argument(
-        "--train", type=int, default=48, metavar="N", help="good pictures to train on (default: 48)"
+        "--train", type=int, default=32, metavar="N", help="good pictures to train on (default: 32)"
     )
     demo.add_argument(
         "--good", type=int, default=12, metavar="N", help="good pictures to test on (default: 12)"
     )
-    demo.add_argument("--bad", type=int, default=24, metavar="N", help="defective pictures (default: 24)")
+    demo.add_argument("--bad", type=int, default=20, metavar="N", help="defective pictures (default: 20)")
     demo.set_defaults(run=run_demo)
 
     split = what.add_parser("split", help="write a manifest divided into train and test")

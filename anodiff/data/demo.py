@@ -15,29 +15,27 @@ from anodiff.data.image import read
 from anodiff.data.synthetic import KINDS, paint
 from anodiff.errors import ConfigError, DataError
 
-SIDE = 256
+SIDE = 128
 """Pixels a side of every picture of the set."""
+
+TILE = 64
+"""Pixels of the photograph a side of what becomes one picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photograph:
-    """A photograph inside the scikit-image wheel, and how parts are cut from it."""
+    """A photograph inside the scikit-image wheel."""
 
     file: str
-    zoom: float  # the photograph is enlarged by this before parts are cut
     source: str
 
 
 PHOTOGRAPHS = {
-    "brick": Photograph(
-        file="brick.png", zoom=1.5, source="https://cc0textures.com/view.php?tex=Bricks25, CC0"
-    ),
+    "brick": Photograph(file="brick.png", source="https://cc0textures.com/view.php?tex=Bricks25, CC0"),
     "grass": Photograph(
-        file="grass.png", zoom=1.5, source="https://www.deviantart.com/linolafett/art/Grass-01-434853879, CC0"
+        file="grass.png", source="https://www.deviantart.com/linolafett/art/Grass-01-434853879, CC0"
     ),
-    "gravel": Photograph(
-        file="gravel.png", zoom=1.5, source="https://cc0textures.com/view.php?tex=Gravel04, CC0"
-    ),
+    "gravel": Photograph(file="gravel.png", source="https://cc0textures.com/view.php?tex=Gravel04, CC0"),
 }
 
 
@@ -46,17 +44,18 @@ def make_demo(
     *,
     seed: int = 0,
     categories: Sequence[str] = tuple(PHOTOGRAPHS),
-    train: int = 48,
+    train: int = 32,
     good: int = 12,
-    bad: int = 24,
+    bad: int = 20,
     kinds: Sequence[str] = KINDS,
 ) -> Path:
-    """The folder just filled with categories in MVTec layout, 256 x 256 px PNG, masks exact.
+    """The folder just filled with categories in MVTec layout, 128 x 128 px PNG, masks exact.
 
-    Every picture is a crop of one photograph, mirrored or not, with a little exposure and sensor noise of
-    its own. Crops for training come from its left part and crops for testing from the right: no pixel is in
-    both. Half of the defects are easy to see, half are subtle. No network: only files inside the installed
-    scikit-image are read. Made anew with the same arguments, every file is the same to the byte.
+    Every picture is a tile of one photograph, mirrored or not, with a little exposure and sensor noise of its own. No
+    two pictures share a pixel of it, and chance decides which tile is trained on and which is tested with, so that
+    good test pictures are as strange to a model as the good pictures it held out. Half of the defects are easy to
+    see, half are subtle. No network: only files inside the installed scikit-image are read. Made anew with the same
+    arguments, every file is the same to the byte.
 
     Args:
         folder: where to write; made if needed.
@@ -68,7 +67,7 @@ def make_demo(
         kinds: kinds of defect, among `synthetic.KINDS`.
 
     Raises:
-        ConfigError: an unknown category or kind, or a count below 1.
+        ConfigError: an unknown category or kind, a count below 1, or more pictures than a photograph has tiles (64).
         DataError: a photograph is missing from the installation, or the folder already holds one of the categories.
     """
     if unknown := [name for name in categories if name not in PHOTOGRAPHS]:
@@ -95,26 +94,36 @@ def _category(
     root: Path, photograph: Photograph, seed: list[int], counts: tuple[int, int, int], kinds: Sequence[str]
 ) -> None:
     rng = np.random.default_rng(seed)
-    left, right = _halves(photograph)
-    others = [_halves(other)[0] for other in PHOTOGRAPHS.values() if other != photograph]
     train, good, bad = counts
+    tiles = _tiles(photograph)
+    if sum(counts) > len(tiles):
+        raise ConfigError(
+            f"{photograph.file} has {len(tiles)} tiles and {train} + {good} + {bad} pictures were asked for. Ask for "
+            "fewer: no two pictures share a tile."
+        )
+    others = [_tiles(other) for other in PHOTOGRAPHS.values() if other != photograph]
+    parts = iter([_part(tiles[number], rng) for number in rng.permutation(len(tiles))])
     for i in range(train):
-        _write(root / "train" / "good" / f"{i:03}.png", _part(left, rng))
+        _write(root / "train" / "good" / f"{i:03}.png", next(parts))
     for i in range(good):
-        _write(root / "test" / "good" / f"{i:03}.png", _part(right, rng))
+        _write(root / "test" / "good" / f"{i:03}.png", next(parts))
     for i in range(bad):
         kind = kinds[i % len(kinds)]
         easy = (i // len(kinds)) % 2 == 0
         strength = rng.uniform(0.75, 1.0) if easy else rng.uniform(0.25, 0.5)
-        part = _tensor(_part(right, rng))
-        foreign = _tensor(_part(others[i % len(others)], rng)) if rng.random() < 0.5 else None
-        painted, mask = paint(part, kind, seed=int(rng.integers(2**31)), strength=strength, foreign=foreign)
+        foreign = None
+        if rng.random() < 0.5:
+            other = others[i % len(others)]
+            foreign = _tensor(_part(other[int(rng.integers(len(other)))], rng))
+        painted, mask = paint(
+            _tensor(next(parts)), kind, seed=int(rng.integers(2**31)), strength=strength, foreign=foreign
+        )
         _write(root / "test" / kind / f"{i:03}.png", np.round(painted[0].numpy() * 255).astype(np.uint8))
         _write(root / "ground_truth" / kind / f"{i:03}_mask.png", mask[0].numpy().astype(np.uint8) * 255)
 
 
-def _halves(photograph: Photograph) -> tuple[np.ndarray, np.ndarray]:
-    """The photograph's two regions: (for training, for testing), enlarged, uint8 [h, w]."""
+def _tiles(photograph: Photograph) -> list[np.ndarray]:
+    """The photograph cut into tiles that share no pixel, uint8 [TILE, TILE] each."""
     import skimage.data
 
     # straight from the wheel: skimage.data.brick() may download a file that is not there
@@ -124,21 +133,16 @@ def _halves(photograph: Photograph) -> tuple[np.ndarray, np.ndarray]:
             f"{photograph.file} is not among the files of scikit-image ({file.parent}). Reinstall it."
         )
     pixels = read(file)
-    cut, zoom = round(pixels.shape[1] * 0.6), photograph.zoom
-    left, right = (
-        cv2.resize(side, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
-        for side in (pixels[:, :cut], pixels[:, cut:])  # enlarged apart, so that no pixel mixes both
-    )
-    return left, right
+    rows, columns = (range(0, side - TILE + 1, TILE) for side in pixels.shape[:2])
+    return [pixels[top : top + TILE, left : left + TILE] for top in rows for left in columns]
 
 
-def _part(region: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A crop as a camera would give it, uint8 [256, 256]: its own place, exposure and sensor noise."""
-    top, left = (int(rng.integers(0, side - SIDE + 1)) for side in region.shape)
-    crop = region[top : top + SIDE, left : left + SIDE].astype(np.float32)
-    if rng.random() < 0.5:  # both sides of a photograph with perspective then lean the same ways
-        crop = crop[:, ::-1]
-    shot = crop * rng.uniform(0.96, 1.04) + rng.normal(0, 1.5, size=crop.shape)
+def _part(tile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A tile as a camera would give it, uint8 [SIDE, SIDE]: enlarged, with its own exposure and sensor noise."""
+    shot = cv2.resize(tile, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    if rng.random() < 0.5:
+        shot = shot[:, ::-1]
+    shot = shot * rng.uniform(0.96, 1.04) + rng.normal(0, 1.5, size=shot.shape)
     return np.round(shot.clip(0, 255)).astype(np.uint8)
 
 
@@ -156,9 +160,9 @@ def _readme(categories: Sequence[str], seed: int) -> str:
     sources = "\n".join(f"- {name}: {PHOTOGRAPHS[name].source}" for name in categories)
     return (
         "# Demo set\n\n"
-        "Crops of photographs that are distributed with scikit-image, with painted defects and exact masks.\n"
-        f"Made by `anodiff data make-demo`, seed {seed}. Training crops come from the left 60 % of a photograph,\n"
-        "test crops from the rest.\n\n"
+        "Tiles of photographs that are distributed with scikit-image, with painted defects and exact masks.\n"
+        f"Made by `anodiff data make-demo`, seed {seed}. Every picture is a tile of one photograph; no two share a\n"
+        "pixel of it.\n\n"
         f"Sources, by scikit-image's own notes (`skimage.data`):\n\n{sources}\n\n"
         "All of them are in the public domain (CC0 1.0); so is this set.\n"
     )

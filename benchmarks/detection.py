@@ -69,10 +69,11 @@ def one(name: str, seed: int, args: argparse.Namespace) -> None:
     call(evaluate)
     found = json.loads((run / "eval" / "metrics.json").read_text())
     environment = json.loads((run / "environment.json").read_text())
-    shown = [f"anodiff {' '.join(part)}".replace(str(args.data), "DATA") for part in (fit, evaluate)]
+    shown = [f"anodiff {' '.join(part)}" for part in (fit, evaluate)]
     about = {"set": name, "preset": args.preset, "fit_seconds": round(seconds, 1), "commands": shown}
     about |= {key: environment[key] for key in ("git_commit", "torch", "platform", "cpu_count")}
-    result.write_text(json.dumps(about | found, indent=1) + "\n")
+    text = json.dumps(about | found, indent=1).replace(str(args.work), "RUNS").replace(str(args.data), "DATA")
+    result.write_text(text + "\n")  # where things lay on this machine is nobody's business
     print(f"{name}, seed {seed}: " + ", ".join(f"{key} {cell(found, key)}" for key in COLUMNS), flush=True)
 
 

@@ -140,16 +140,16 @@ def test_score_writes_everything_asked_for(model: Path, demo: Path, tmp_path: Pa
     assert names == sorted(names)
     assert not any(Path(name).is_absolute() for name in names)
     assert all(float(row["score"]) > float(row["threshold"]) if row["label"] == "1" else True for row in rows)
-    assert {(row["width"], row["height"]) for row in rows} == {("256", "256")}
+    assert {(row["width"], row["height"]) for row in rows} == {("128", "128")}
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert [line["path"] for line in lines] == names
     assert [line["score"] for line in lines] == pytest.approx([float(row["score"]) for row in rows], rel=1e-8)
     heat = tifffile.imread(out / "maps" / Path(names[0]).with_suffix(".tiff"))
-    assert (heat.dtype, heat.shape) == (np.float32, (256, 256))
+    assert (heat.dtype, heat.shape) == (np.float32, (128, 128))
     assert len(list((out / "maps").rglob("*.tiff"))) == 9  # 000.png is in several folders
     for kind in ("masks", "overlays"):
         drawn = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((out / kind).rglob("*.png"))]
-        assert [picture.shape[:2] for picture in drawn] == [(256, 256)] * 9
+        assert [picture.shape[:2] for picture in drawn] == [(128, 128)] * 9
     about = json.loads((out / "run.json").read_text())
     assert (about["pictures"], about["failed"], about["root"]) == (9, 0, str(demo / "test"))
     assert about["model_id"] == rows[0]["model_id"]
@@ -456,7 +456,7 @@ def test_steps_of_a_restoring_model_and_its_report(
     said = command("eval", painter, demo, "-o", tmp_path / "e", "--cases", 1)
     assert said.code == 0, said.err
     restored = cv2.imread(str(tmp_path / "e" / "cases" / "00_restored.png"))
-    assert restored.shape == (256, 256, 3)
+    assert restored.shape == (128, 128, 3)
 
 
 def test_a_damaged_model_is_4(model: Path, demo: Path, tmp_path: Path, command: Command) -> None:

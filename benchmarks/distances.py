@@ -71,7 +71,8 @@ def with_distances(detector: Detector, distances: dict[str, float], data: Path) 
     config["score"]["distances"] = distances
     other = Detector(config=parse(config))
     good = gather(data, other.config)
-    predictor = build.predictor(other.config, target_fpr=0.05)
+    rate = detector.info["target_fpr"]
+    predictor = build.predictor(other.config, target_fpr=rate)
     predictor.denoiser.load_state_dict(detector.predictor.denoiser.state_dict())
     taught = good.train[:: -(-len(good.train) // MOST_TAUGHT)]
     shape, device = detector.shape, other.device
@@ -79,7 +80,7 @@ def with_distances(detector: Detector, distances: dict[str, float], data: Path) 
         lambda: batches(taught, shape, other.config, device),
         lambda: batches(good.held, shape, other.config, device),
     )
-    other.adopt(predictor, shape=shape, target_fpr=0.05)
+    other.adopt(predictor, shape=shape, target_fpr=rate)
     return other
 
 

@@ -160,7 +160,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 def test_eps_without_signal_is_refused() -> None:
     with pytest.raises(ConfigError, match="eps is undefined where the signal is zero"):
-        load(preset="pixels", overrides=["family.schedule.zero_terminal_snr=true"])
+        load(preset="pixels", overrides=["family.kind=eps", "family.schedule.zero_terminal_snr=true"])
     load(preset="pixels", overrides=["family.schedule.zero_terminal_snr=true", "family.kind=v"])
 
 

@@ -397,7 +397,15 @@ def test_a_model_of_features_paints_nothing(model: Path, tmp_path: Path, command
 def painter(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of pixels, trained for three steps: it paints noise, but it paints."""
     folder = tmp_path_factory.mktemp("runs") / "pixels"
-    words = ["net.width=8", "net.multipliers=[1]", "net.attention=[]", "train.steps=3", "score.steps=4"]
+    words = [
+        "family.kind=eps",
+        "train.weight=eps",
+        "net.width=8",
+        "net.multipliers=[1]",
+        "net.attention=[]",
+        "train.steps=3",
+        "score.steps=4",
+    ]
     sets = [part for word in (*words, "score.distances={l1: 1.0}") for part in ("--set", word)]
     small = ["--preset", "pixels", "--size", "32", "--channels", "1", "--device", "cpu"]
     assert main(["fit", str(demo), "-o", str(folder), *small, *sets]) == 0

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anodiff.atomic import replacing
 from anodiff.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ _LONGEST = 100_000_000  # bytes of a header that safetensors accepts
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
     """The path of the model file just written, whole or not at all.
 
-    The file is written under a temporary name in the same folder, flushed to the disk and renamed: a kill at any
-    moment leaves the old file or the new one.
+    A kill at any moment leaves the old file or the new one (`atomic.replacing`).
 
     Args:
         path: where to; the folder is made if needed.
@@ -59,16 +59,8 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Map
     about = {**meta, "version": VERSION, "sha256": sha256(own)}
     text = json.dumps(about, ensure_ascii=False, allow_nan=False, sort_keys=True)
     whole = save(own, metadata={_KEY: text, _CHECK: _sha(text.encode()), "format": "pt"})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            file.write(whole)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft:
+        draft.write_bytes(whole)
     return path
 
 

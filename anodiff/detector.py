@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from anodiff import artefact, build
 from anodiff import config as configuration
 from anodiff.config import RunConfig
+from anodiff.detect.bylabel import ThresholdByLabel
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.result import Result
 from anodiff.errors import ConfigError, DeviceError, ModelFileError, RefusalError
@@ -21,6 +23,8 @@ from anodiff.frame import frame
 from anodiff.scoring import Scoring
 
 if TYPE_CHECKING:
+    from anodiff.detect.bits import Bits
+    from anodiff.diffusion.sampling import Variance
     from anodiff.train.progress import Progress
 
 
@@ -73,6 +77,7 @@ class Detector:
         folder: str | Path | None = None,
         resume: str | None = None,
         devices: int = 1,
+        start: Mapping[str, torch.Tensor] | None = None,
         progress: Progress | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> Detector:
@@ -84,6 +89,8 @@ class Detector:
             folder: where checkpoints and the course of training are kept; None keeps nothing.
             resume: "auto" goes on from the newest checkpoint in `folder`.
             devices: how many.
+            start: weights the network begins with, in place of random ones: a state dict of the same network, such as
+                `anodiff.interop.weights` reads from published files.
             progress: shows the course of training.
             say: is told what is being done.
 
@@ -93,9 +100,10 @@ class Detector:
             TrainingError: the loss is not a number.
         """
         from anodiff.fitting import fit
-        from anodiff.gather import Gathered, gather
+        from anodiff.gather import Gathered, gather, labelled
 
         gathered = good if isinstance(good, Gathered) else gather(good, self.config)
+        self.config = labelled(self.config, gathered)
         fitted = fit(
             self.config,
             gathered,
@@ -103,6 +111,7 @@ class Detector:
             resume=resume,
             device=self.device,
             devices=devices,
+            start=start,
             progress=progress,
             say=say,
         )
@@ -146,22 +155,63 @@ class Detector:
         """
         from anodiff.data.index import index, normals
         from anodiff.detect.threshold import least_rate
-        from anodiff.fitting import DEFAULT_RATE, batches
+        from anodiff.fitting import DEFAULT_RATE, batches, with_labels
+        from anodiff.gather import label_numbers
 
         learnt = self._fitted()
         if isinstance(good, str | Path):
-            pictures: Sequence[Any] = list(normals(index(good))["image"])
+            table = normals(index(good))
+            pictures: Sequence[Any] = list(table["image"])
+            known = label_numbers(self.config, table)
         else:
             pictures = [item if isinstance(item, str) else frame(item) for item in good]
-        rate = target_fpr or max(DEFAULT_RATE, least_rate(len(pictures)))
+            known = None
+        fewest = len(pictures) if known is None else min(Counter(known).values())
+        rate = target_fpr or max(DEFAULT_RATE, least_rate(fewest))
         threshold = {"threshold": self.config.threshold.model_copy(update={"target_fpr": rate})}
         config = self.config.model_copy(update=threshold)
         predictor = _rebuilt(config, learnt, rate).to(self.device)
-        predictor.calibrate(lambda: batches(pictures, learnt.shape, config, self.device))
+        predictor.calibrate(lambda: with_labels(batches(pictures, learnt.shape, config, self.device), known))
         about = {**learnt.about, "calibrated_on": len(pictures)}
         self.config = config
         self._learnt = replace(learnt, predictor=predictor, config=config, target_fpr=rate, about=about)
         return self
+
+    def bits(
+        self, good: Any, *, levels: int = 50, variance: Variance | None = None, split_column: str = "split"
+    ) -> Bits:
+        """The variational bound of good pictures in bits a dimension, with its terms (arXiv:2006.11239, equation 5).
+
+        Args:
+            good: pictures the model was not fitted on: folder, part in MVTec layout (its test/good; train/good where it
+                has none), manifest CSV, or a list as `predict` takes it.
+            levels: of the chain; one evaluation of the denoiser each.
+            variance: of the reverse steps; None: the learned one where there is one, else "small".
+            split_column: of a manifest.
+
+        Raises:
+            DataError: no good picture.
+        """
+        from anodiff.detect.bits import bits
+        from anodiff.fitting import batches, with_labels
+        from anodiff.gather import good_rows, label_numbers
+
+        learnt = self._fitted()
+        labels = None
+        if isinstance(good, str | Path):
+            table = good_rows(good, split_column=split_column)
+            pictures: Sequence[Any] = list(table["image"])
+            labels = label_numbers(self.config, table)
+        else:
+            pictures = [item if isinstance(item, str) else frame(item) for item in good]
+        learned = bool(getattr(self.predictor.denoiser, "learned_variance", False))
+        return bits(
+            self.predictor,
+            with_labels(batches(pictures, learnt.shape, self.config, self.device), labels),
+            steps=levels,
+            variance=variance or ("learned" if learned else "small"),
+            bins=256 if self.config.codec.kind == "pixel" else None,
+        )
 
     def save(self, path: str | Path) -> Path:
         """The file written: all that `anodiff.load` needs, and nothing that executes."""
@@ -176,27 +226,33 @@ class Detector:
         tensors = {name: value.cpu().contiguous() for name, value in learnt.predictor.state_dict().items()}
         return artefact.write(path, tensors, meta)
 
-    def predict(self, source: Any, *, batch: int = 8) -> Any:
+    def predict(self, source: Any, *, label: str | None = None, batch: int = 8) -> Any:
         """The `Result` of one picture, or a list of them for a list of pictures.
 
         Args:
             source: a path, an array H x W or H x W x 3 in BGR as OpenCV gives it (uint8, uint16, float in [0, 1]), a
                 PIL picture or a tensor in RGB; or a list or tuple of these.
+            label: which of the model's labels the part is known to be, such as its category; None: the model finds out.
             batch: pictures scored at once; scores do not depend on it.
 
         Raises:
             DataError: one picture that cannot be read. In a list it becomes a result with `error` set.
+            ConfigError: a label the model does not have.
         """
         if isinstance(source, list | tuple):
-            return list(self.stream(source, batch=batch))
-        return self._fitted().one(source)
+            return list(
+                self.stream(source, batch=batch, labels=None if label is None else [label] * len(source))
+            )
+        return self._fitted().one(source, label)
 
-    def stream(self, sources: Iterable[Any], *, batch: int = 8) -> Iterator[Result]:
+    def stream(
+        self, sources: Iterable[Any], *, batch: int = 8, labels: Iterable[str | None] | None = None
+    ) -> Iterator[Result]:
         """One result a picture, in order, in constant memory; a picture that cannot be read gives a failed result.
 
-        Pictures of the next batch are decoded while one is scored.
+        Pictures of the next batch are decoded while one is scored. `labels` names what each picture is known to be.
         """
-        yield from self._fitted().stream(sources, batch=batch)
+        yield from self._fitted().stream(sources, batch=batch, labels=labels)
 
     def warmup(self, shape: Sequence[int]) -> Detector:
         """This detector after one picture of `shape` (H, W) or (H, W, 3), so that the first real one is not slower."""
@@ -233,8 +289,19 @@ class Detector:
 
     @property
     def threshold(self) -> float:
-        """A score above it is anomalous."""
+        """A score above it is anomalous; where each label has its own threshold, the highest of them."""
         return self.predictor.threshold.value
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the labels, 0 first; none where the model is not conditional."""
+        return self._fitted().names
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The threshold of each label that has its own."""
+        threshold = self.predictor.threshold
+        return threshold.values if isinstance(threshold, ThresholdByLabel) else {}
 
     @property
     def evaluations(self) -> int:
@@ -254,6 +321,7 @@ class Detector:
             "model_id": self.model_id,
             "shape": list(learnt.shape),
             "threshold": self.threshold,
+            **({"thresholds": self.thresholds} if self.thresholds else {}),
             "target_fpr": learnt.target_fpr,
             "evaluations_per_image": self.evaluations,
             "device": str(self.device),
@@ -279,7 +347,7 @@ def load(path: str | Path, device: str = "auto") -> Detector:
         config = configuration.parse(meta["config"])
         shape = (int(meta["shape"][0]), int(meta["shape"][1]))
         target_fpr = float(meta["target_fpr"])
-        predictor = build.predictor(config, target_fpr=target_fpr, weights=build.LEARNT)
+        predictor = build.predictor(config, target_fpr=target_fpr, shape=shape, weights=build.LEARNT)
         predictor.load_state_dict(tensors)
     except (KeyError, RuntimeError, TypeError, ConfigError) as error:
         raise ModelFileError(
@@ -293,7 +361,7 @@ def load(path: str | Path, device: str = "auto") -> Detector:
 
 def _rebuilt(config: RunConfig, learnt: Scoring, target_fpr: float) -> Predictor:
     """A predictor of `config` with everything already learnt."""
-    predictor = build.predictor(config, target_fpr=target_fpr, weights=build.LEARNT)
+    predictor = build.predictor(config, target_fpr=target_fpr, shape=learnt.shape, weights=build.LEARNT)
     predictor.load_state_dict(learnt.predictor.state_dict())
     return predictor.eval()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from anodiff.config import RunConfig, dump
 from anodiff.data.dataset import ImageSet, Picture
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.threshold import least_rate
-from anodiff.gather import Gathered
+from anodiff.encode.label import Labeller
+from anodiff.errors import ModelFileError
+from anodiff.gather import Gathered, label_numbers
 from anodiff.train.fit import Outcome
 from anodiff.train.fit import fit as train
 from anodiff.train.progress import Progress
@@ -61,17 +64,26 @@ def fit(
     resume: str | None = None,
     device: torch.device,
     devices: int | str = 1,
+    start: Mapping[str, Tensor] | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Fitted:
     """A predictor fitted on the good pictures of `gathered`; nothing else is looked at.
 
+    `start` gives the network its first weights, in place of random ones.
+
     Raises:
         TrainingError, ConfigError, DataError: as `train.fit.fit` and `Predictor.learn`.
+        ModelFileError: `start` belongs to another network.
     """
-    target_fpr = config.threshold.target_fpr or max(DEFAULT_RATE, least_rate(len(gathered.held)))
-    predictor = build.predictor(config, target_fpr=target_fpr).to(device)
-    shape = gathered.shape(config, _multiple(config, predictor))
+    held_labels = label_numbers(config, gathered.held_rows)
+    target_fpr = config.threshold.target_fpr or max(DEFAULT_RATE, least_rate(_fewest(gathered, held_labels)))
+    codec = build.codec(config)
+    shape = gathered.shape(config, build.multiple(config, codec.stride))
+    predictor = build.predictor(config, target_fpr=target_fpr, shape=shape, ready=codec).to(device)
+    if start is not None:
+        _begin(predictor, start)
+    labels = _labels(config, gathered, predictor, shape, device, say)
     pictures = ImageSet(
         gathered.train,
         shape=shape,
@@ -80,7 +92,6 @@ def fit(
         seed=config.seed,
         cache=torch.uint8,
     )
-    codec = predictor.codec
     if isinstance(codec, FeatureCodec):
         say(f"learning the whitening of {codec.channels} features from {len(gathered.train)} pictures")
         codec.learn(batches(gathered.train, shape, config, device))
@@ -88,6 +99,8 @@ def fit(
         rows: Codes | ImageSet = _codes(pictures, codec, config, device)
     else:
         rows = pictures
+    identity = {"configuration": _digest(config), "pictures": _fingerprint(gathered.train)}
+    online = None if isinstance(codec, FeatureCodec) else codec
     outcome = train(
         predictor.denoiser,  # type: ignore[arg-type]
         rows,
@@ -95,15 +108,32 @@ def fit(
         objective=build.objective(config),
         folder=folder,
         resume=resume,
-        codec=None if isinstance(codec, FeatureCodec) else codec,
-        identity={"configuration": _digest(config), "pictures": _fingerprint(gathered.train)},
+        labels=labels,
+        codec=online,
+        identity=identity,
         progress=progress,
     )
+    if predictor.classifier is not None:
+        say("training the classifier that guides")
+        train(
+            predictor.classifier,
+            rows,
+            build.classifier_plan(config, devices=devices, accelerator=_accelerator(device)),
+            objective=build.classifier_objective(config),
+            folder=None if folder is None else folder / "classifier",
+            resume="auto" if resume is not None else None,
+            labels=labels,
+            codec=online,
+            identity=identity,
+            progress=progress,
+        )
     say("learning what is usual, and the threshold from the pictures held out")
     predictor.eval().to(device)
-    taught = gathered.train[:: -(-len(gathered.train) // MOST_TAUGHT)]
+    every = -(-len(gathered.train) // MOST_TAUGHT)
+    taught, taught_labels = gathered.train[::every], None if labels is None else labels[::every]
     predictor.learn(
-        lambda: batches(taught, shape, config, device), lambda: batches(gathered.held, shape, config, device)
+        lambda: with_labels(batches(taught, shape, config, device), taught_labels),
+        lambda: with_labels(batches(gathered.held, shape, config, device), held_labels),
     )
     return Fitted(predictor, shape, target_fpr, outcome)
 
@@ -122,6 +152,56 @@ def batches(
         yield torch.stack([rows[k] for k in range(first, min(first + size, len(rows)))]).to(device)
 
 
+def with_labels(
+    images: Iterable[Tensor], labels: Sequence[int] | None
+) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+    """The batches, each with the labels [B] of its pictures where they are known."""
+    first = 0
+    for image in images:
+        if labels is None:
+            yield image
+        else:
+            yield image, torch.tensor(labels[first : first + len(image)], device=image.device)
+        first += len(image)
+
+
+def _labels(
+    config: RunConfig,
+    gathered: Gathered,
+    predictor: Predictor,
+    shape: tuple[int, int],
+    device: torch.device,
+    say: Callable[[str], None],
+) -> list[int] | None:
+    """The label of each picture to train on, and a labeller that has learnt them; None without labels."""
+    labeller = predictor.labeller
+    if not isinstance(labeller, Labeller):
+        return None
+    say(f"learning {labeller.count} labels from {len(gathered.train)} pictures")
+    images = batches(gathered.train, shape, config, device)
+    features = torch.cat([labeller.features(image) for image in images])  # [n, d]
+    known = label_numbers(config, gathered.train_rows)
+    if known is not None:
+        labeller.learn(features, known)
+        return known
+    labeller.cluster(features, seed=config.seed)
+    return labeller.of(features).tolist()
+
+
+def _fewest(gathered: Gathered, labels: Sequence[int] | None) -> int:
+    """How many pictures the least threshold is learnt from."""
+    return len(gathered.held) if labels is None else min(Counter(labels).values())
+
+
+def _begin(predictor: Predictor, start: Mapping[str, Tensor]) -> None:
+    try:
+        predictor.denoiser.net.load_state_dict(dict(start))  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        raise ModelFileError(
+            f"The weights to start with are not those of the network of the configuration: {str(error)[:400]}"
+        ) from error
+
+
 @torch.no_grad()
 def _codes(pictures: ImageSet, codec: FeatureCodec, config: RunConfig, device: torch.device) -> Codes:
     draws = config.data.draws if pictures.augment is not None else 1
@@ -131,11 +211,6 @@ def _codes(pictures: ImageSet, codec: FeatureCodec, config: RunConfig, device: t
             yield torch.stack([pictures.item(index, draw) for draw in range(draws)])
 
     return Codes(torch.cat([codec.encode(row.to(device)).cpu().half() for row in rows()]), draws)
-
-
-def _multiple(config: RunConfig, predictor: Predictor) -> int:
-    """What both sides of the working shape are multiples of, so that no level of the network pads."""
-    return predictor.codec.stride * config.net.patch * 2 ** (len(config.net.multipliers) - 1)
 
 
 def _accelerator(device: torch.device) -> str:

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from anodiff.config import RunConfig
+from anodiff.config.schema import CategoryLabels
 from anodiff.data.dataset import Picture
 from anodiff.data.image import header, read, working_shape
 from anodiff.data.index import holdout, index, normals
-from anodiff.data.table import GOOD, rows_where, table_of
+from anodiff.data.table import GOOD, natural, rows_where, table_of
 from anodiff.errors import DataError
 from anodiff.frame import frame
 
@@ -78,6 +79,68 @@ def gather(
         held_rows=held,
         unreadable=list(problems.values()),
     )
+
+
+def good_rows(source: str | Path, *, split_column: str = "split") -> pd.DataFrame:
+    """The good pictures of the test split, or of the training split where that has none."""
+    table = index(source, split_column=split_column)
+    found = rows_where(table, (table["split"] == "test") & (table["label"] == 0))
+    return normals(table) if found.empty else found
+
+
+def labelled(config: RunConfig, gathered: Gathered) -> RunConfig:
+    """The configuration with the names of its labels: those of the column it names, in natural order.
+
+    Names that stand in the configuration already keep their order.
+
+    Raises:
+        DataError: no such column, a picture without a label, one label only, or other names than the configuration's.
+    """
+    if not isinstance(config.labels, CategoryLabels):
+        return config
+    column, known = config.labels.column, config.labels.names
+    names = sorted(
+        set(_column(gathered.train_rows, column)) | set(_column(gathered.held_rows, column)), key=natural
+    )
+    if known and set(known) != set(names):
+        raise DataError(
+            f"The configuration names the labels {', '.join(known)}, but the column {column!r} has {', '.join(names)}: "
+            "leave labels.names out, or bring the two together."
+        )
+    if len(names) < 2:
+        raise DataError(
+            f"labels.kind: category needs at least two kinds of parts, but all pictures are {names[0]!r} in the column "
+            f"{column!r}. Name a folder of several parts, or set labels.kind to none or cluster."
+        )
+    labels = config.labels.model_copy(update={"names": known or tuple(names)})
+    return config.model_copy(update={"labels": labels})
+
+
+def label_numbers(config: RunConfig, table: pd.DataFrame) -> list[int] | None:
+    """The number of each row's label, where the table knows them; None for a model whose labels come from elsewhere.
+
+    Raises:
+        DataError: a name the configuration does not have.
+    """
+    if not isinstance(config.labels, CategoryLabels):
+        return None
+    numbers = {name: number for number, name in enumerate(config.labels.names)}
+    names = _column(table, config.labels.column)
+    if strange := sorted(set(names) - set(numbers)):
+        raise DataError(f"There is no label {strange[0]!r}; the model's labels are {', '.join(numbers)}.")
+    return [numbers[name] for name in names]
+
+
+def _column(table: pd.DataFrame, column: str) -> list[str]:
+    if column not in table:
+        raise DataError(
+            f"labels.column: there is no column {column!r}; columns: {', '.join(map(str, table.columns))}."
+        )
+    values = list(table[column])
+    missing = sum(value is None or value != value for value in values)  # NaN differs from itself
+    if missing:
+        raise DataError(f"{missing} good pictures have nothing in the column {column!r}: name each one.")
+    return [str(value) for value in values]
 
 
 def _in_memory(source: Iterable[Any], config: RunConfig) -> Gathered:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anodiff.atomic import replacing
 from anodiff.errors import AnodiffError, ConfigError, DataError, DeviceError
 
 SPLIT_COLUMNS = ("image", "category", "split", "group", "sha256")
@@ -37,6 +38,7 @@ class Run:
     | metrics.csv | step, loss, lr, seconds |
     | split.csv | which pictures were trained on and which were held out, with the SHA-256 of each |
     | environment.json | versions, machine, commit, command |
+    | samples/ | new pictures, where the model paints |
     """
 
     path: Path
@@ -70,6 +72,11 @@ class Run:
     def environment(self) -> Path:
         """environment.json."""
         return self.path / "environment.json"
+
+    @property
+    def samples(self) -> Path:
+        """samples/."""
+        return self.path / "samples"
 
     def create(self) -> Run:
         """The run itself, once its folder is there and a file could be written into it."""
@@ -174,17 +181,12 @@ def writable(folder: Path) -> Path:
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, which becomes `path` when all went well and is gone otherwise."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """A temporary path to write to, as `atomic.replacing` gives it; what the disk refuses is told to a person."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
-        os.replace(draft, path)
+        with replacing(path) as draft:
+            yield draft
     except OSError as error:
         raise told(error, path) or error from None
-    finally:
-        if draft.exists():
-            draft.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from anodiff import artefact
+from anodiff.cond import Cond
 from anodiff.config import RunConfig
 from anodiff.data.image import prepare
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.result import Result, unbatch
+from anodiff.encode.label import number_of
 from anodiff.errors import AnodiffError
 from anodiff.frame import Frame, frame
 
@@ -32,6 +34,7 @@ class Decoded:
     array: Frame | None
     error: str | None
     ms: float
+    label: int = -1  # what it is known to be; -1: the model finds out
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,45 +52,63 @@ class Scoring:
         """Twelve hexadecimal digits that change with any weight or setting."""
         return artefact.identity(self.predictor.state_dict(), self.config.model_dump(mode="json"))
 
-    def one(self, source: Any) -> Result:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the labels, 0 first; none where the model is not conditional."""
+        return self.config.labels.classes
+
+    def one(self, source: Any, label: str | None = None) -> Result:
         """The result of one picture; DataError where it cannot be read."""
         array = frame(source)  # raises where `stream` would give a failed result
-        return next(self._results([Decoded(_name(source), array, None, 0.0)]))
+        return next(self._results([Decoded(_name(source), array, None, 0.0, self._number(label))]))
 
-    def stream(self, sources: Iterable[Any], *, batch: int) -> Iterator[Result]:
-        """One result a picture, in order; the next batch is decoded while one is scored."""
-        waiting = iter(sources)
+    def stream(
+        self, sources: Iterable[Any], *, batch: int, labels: Iterable[str | None] | None = None
+    ) -> Iterator[Result]:
+        """One result a picture, in order; the next batch is decoded while one is scored.
+
+        `labels` names what each picture is known to be, one a picture.
+        """
+        known = repeat(None) if labels is None else labels
+        waiting = ((source, self._number(label)) for source, label in zip(sources, known))  # noqa: B905
         with ThreadPoolExecutor(1, thread_name_prefix="anodiff-decode") as pool:
             ahead = pool.submit(_decoded, list(islice(waiting, batch)))
             while group := ahead.result():
                 ahead = pool.submit(_decoded, list(islice(waiting, batch)))
                 yield from self._results(group)
 
+    def _number(self, label: str | None) -> int:
+        return -1 if label is None else number_of(label, self.names)
+
     def _results(self, group: Sequence[Decoded]) -> Iterator[Result]:
         predictor = self.predictor
-        threshold, mask_threshold = predictor.threshold.value, predictor.mask_threshold.value
         start = time.perf_counter()
         prepared = [self._prepared(item) for item in group]
         images = [image for image in prepared if isinstance(image, Tensor)]
+        labels = [
+            item.label for item, image in zip(group, prepared, strict=True) if isinstance(image, Tensor)
+        ]
         ready = time.perf_counter()
         device = next(predictor.parameters()).device
-        scored = predictor(torch.stack(images).to(device)) if images else None
+        cond = Cond(label=torch.tensor(labels, device=device)) if self.names else None
+        scored = predictor(torch.stack(images).to(device), cond) if images else None
         each = 1e3 / max(1, len(images))
         spent = {"prepare": each * (ready - start), "score": each * (time.perf_counter() - ready)}
         row = 0
         for item, image in zip(group, prepared, strict=True):
             if scored is None or isinstance(image, str) or item.array is None:
                 error = image if isinstance(image, str) else "not scored"
-                yield Result.failed(error, path=item.name, threshold=threshold, model_id=self.model_id)
+                yield Result.failed(
+                    error, path=item.name, threshold=predictor.threshold.value, model_id=self.model_id
+                )
                 continue
             yield unbatch(
                 scored,
                 row,
-                threshold=threshold,
-                mask_threshold=mask_threshold,
                 shape=(item.array.shape[0], item.array.shape[1]),
                 image=_eight_bit(item.array),
                 path=item.name,
+                names=self.names,
                 model_id=self.model_id,
                 timings_ms={"decode": item.ms, **spent},
             )
@@ -103,16 +124,16 @@ class Scoring:
             return str(error)
 
 
-def _decoded(sources: Sequence[Any]) -> list[Decoded]:
+def _decoded(sources: Sequence[tuple[Any, int]]) -> list[Decoded]:
     group = []
-    for source in sources:
+    for source, label in sources:
         start = time.perf_counter()
         array, problem = None, None
         try:
             array = frame(source)
         except AnodiffError as error:
             problem = str(error)
-        group.append(Decoded(_name(source), array, problem, 1e3 * (time.perf_counter() - start)))
+        group.append(Decoded(_name(source), array, problem, 1e3 * (time.perf_counter() - start), label))
     return group
 
 

@@ -65,7 +65,7 @@ def test_ddpm_and_ddim_differ_in_their_noise_alone() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_shipped_files_can_be_built(path: Path) -> None:
-    predictor = build.predictor(load(path), target_fpr=0.05, weights=build.LEARNT)
+    predictor = build.predictor(load(path), target_fpr=0.05, shape=(64, 64), weights=build.LEARNT)
     assert predictor.evaluations >= 1
 
 
@@ -107,6 +107,28 @@ def test_a_like_kind_keeps_its_section() -> None:
     assert config.family.kind == "v"
     assert (config.family.schedule.name, config.family.schedule.steps) == ("cosine", 1000)  # type: ignore[union-attr]
     assert load(preset="features", overrides=["pool.kind=maximum"]).pool.kind == "maximum"
+
+
+def test_a_schedule_has_by_default_the_thousand_levels_of_ddpm() -> None:
+    """The levels named in the comments are those of this table: t = 249 of 1000 is sigma .95."""
+    config = parse(
+        {"codec": {"kind": "pixel"}, "family": {"kind": "eps"}, "score": {"kind": "partial_noise"}}
+    )
+    assert config.family.schedule.steps == 1000  # type: ignore[union-attr]
+    table = build.predictor(
+        config, target_fpr=0.05, shape=(64, 64), weights=build.LEARNT
+    ).denoiser.levels.table
+    assert table is not None
+    assert len(table) == 1000
+    assert config.score.levels == (pytest.approx(float(table[249]), abs=0.005),)  # type: ignore[union-attr]
+
+
+def test_partial_noise_takes_by_default_ten_steps_down_from_its_level() -> None:
+    config = parse(
+        {"codec": {"kind": "pixel"}, "family": {"kind": "eps"}, "score": {"kind": "partial_noise"}}
+    )
+    assert config.score.steps == 10  # type: ignore[union-attr]
+    assert build.predictor(config, target_fpr=0.05, shape=(64, 64), weights=build.LEARNT).evaluations == 10
 
 
 def test_distances_are_named_anew_and_not_added() -> None:

@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         "data": str(args.data),
         "model_id": detector.model_id,
         "threshold": detector.threshold,
+        **({"thresholds": detector.thresholds} if detector.thresholds else {}),
         "evaluations_per_image": detector.evaluations,
         **_times(found.ms),
         "device": str(detector.device),
@@ -139,7 +140,8 @@ def _scored(detector: Detector, tested: Tested, root: Path, out: Path, *, batch:
     table = tested.table
     found = Found(Evaluation(pixels=PixelScores() if any(table["mask"]) else None))
     wanted = tested.left
-    results = iter(console.counted(detector.stream(wanted, batch=batch), label="eval", total=len(wanted)))
+    stream = detector.stream(wanted, batch=batch, labels=_labels(detector, tested))
+    results = iter(console.counted(stream, label="eval", total=len(wanted)))
     columns = (table[name] for name in ("image", "mask", "label", "defect", "category"))
     with opened(out / "predictions.csv") as file:
         rows = Table(file, extra=TRUTH)
@@ -165,6 +167,16 @@ def _scored(detector: Detector, tested: Tested, root: Path, out: Path, *, batch:
     if not found.evaluation.scores:
         raise DataError(f"None of the {len(wanted)} pictures could be scored: {found.rows[-1]['error']}")
     return found
+
+
+def _labels(detector: Detector, tested: Tested) -> list[str | None] | None:
+    """What each picture is known to be, where that is one of the model's labels; the model finds out the others."""
+    labels = detector.config.labels
+    column = getattr(labels, "column", None)  # labels from clusters are in no table
+    if column is None or column not in tested.table:
+        return None
+    left = (value for value, held in zip(tested.table[column], tested.held, strict=True) if not held)
+    return [str(value) if str(value) in labels.classes else None for value in left]
 
 
 def _mask(path: str | None) -> np.ndarray | None:
@@ -256,7 +268,11 @@ def _cases(detector: Detector, chosen: pd.DataFrame, files: dict[str, tuple[str,
     from anodiff.report.case import Case
 
     records = chosen.to_dict("records")
-    results = detector.stream([files[record["path"]][0] for record in records])
+    names = detector.labels
+    known = (
+        [record["category"] if record["category"] in names else None for record in records] if names else None
+    )
+    results = detector.stream([files[record["path"]][0] for record in records], labels=known)
     cases = []
     for record, result in zip(records, results, strict=True):
         path, mask_path = files[record["path"]]

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 from anodiff.cli import console
 from anodiff.cli.config import configured
 from anodiff.cli.duration import seconds
+from anodiff.cli.gallery import hang
 from anodiff.cli.verbs import Verbs
 from anodiff.errors import ConfigError
-from anodiff.run import Run, environment
+from anodiff.run import Run, environment, writable
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from anodiff.config import RunConfig
+    from anodiff.detector import Detector
 
 EPILOG = """\
 examples:
@@ -25,6 +27,11 @@ examples:
   anodiff fit mvtec/bottle -o runs/bottle --preset pixels --max-time 30m
   anodiff fit parts.csv --split-column split_grouped -o runs/part --set train.steps=500
   anodiff fit photos/good -o runs/part --resume auto        (go on after Ctrl-C)"""
+
+SAMPLES, SAMPLE_STEPS = 9, 25
+"""Of samples/, at a working area of up to `SAMPLE_AREA` pixels; a larger one gets fewer, so that they cost no more."""
+
+SAMPLE_AREA = 256 * 256
 
 
 def add(verbs: Verbs) -> None:
@@ -67,6 +74,9 @@ def add(verbs: Verbs) -> None:
     )
     course.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     course.add_argument("--devices", type=int, default=1, metavar="N", help="how many of them (default: 1)")
+    verb.add_argument(
+        "--no-samples", action="store_true", help="leave out RUN/samples/, which a model that paints fills"
+    )
     verb.add_argument("--json", action="store_true", help="tell the outcome as JSON")
     verb.set_defaults(run=run)
 
@@ -78,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     from anodiff.config import dump
     from anodiff.detector import Detector
-    from anodiff.gather import gather
+    from anodiff.gather import gather, labelled
     from anodiff.train.progress import progress
 
     good = gather(args.good, config, split_column=args.split_column, category=args.category)
@@ -87,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         config = _with_steps(config, args.epochs, train)
     if args.resume is None and (folder.interrupted or folder.model.exists()):
         console.note(f"{folder.path} holds an earlier run: starting anew (--resume auto would go on with it)")
+    config = labelled(config, good)
     detector = Detector(config=config, device=args.device)
     folder.write_config(dump(config))
     folder.write_split(_rows(good.train_rows), _rows(good.held_rows))
@@ -108,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
             ) from None
         raise KeyboardInterrupt("interrupted before the first checkpoint; nothing to resume from") from None
     detector.save(folder.model)
+    if detector.predictor.codec.paints and not args.no_samples:
+        _paint(detector, folder)
     outcome = {
         "model": str(folder.model),
         "model_id": detector.model_id,
@@ -124,6 +137,28 @@ def run(args: argparse.Namespace) -> int:
             f"pictures, held out {held})"
         )
     return 0
+
+
+def _paint(detector: Detector, folder: Run) -> None:
+    """Fill samples/ with new pictures at the working shape; smaller ones would show what the model never saw."""
+    from anodiff.guiding import labelling
+    from anodiff.painting import paint
+
+    height, width = detector.shape
+    count = max(1, min(SAMPLES, SAMPLES * SAMPLE_AREA // (height * width)))
+    levels = detector.predictor.denoiser.levels.table
+    steps = SAMPLE_STEPS if levels is None else min(SAMPLE_STEPS, len(levels))
+    console.note(f"painting {count} pictures into {folder.samples}")
+    pictures = paint(
+        detector.predictor,
+        detector.shape,
+        count=count,
+        steps=steps,
+        seed=detector.config.seed,
+        device=detector.device,
+        cond_of=labelling(detector.labels, None, detector.device),
+    )
+    hang(writable(folder.samples), pictures, count=count)
 
 
 def _configuration(args: argparse.Namespace) -> RunConfig:

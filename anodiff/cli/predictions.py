@@ -23,6 +23,9 @@ COLUMNS = (
 )  # fmt: skip
 """Of predictions.csv. `label` is the model's: 0 good, 1 anomalous, empty where the picture could not be scored."""
 
+JUDGED = ("category",)
+"""After those, for a model with labels: the one a picture was judged by."""
+
 KINDS = ("csv", "jsonl", "maps", "masks", "overlays")
 ENDINGS = {"maps": ".tiff", "masks": ".png", "overlays": ".png"}
 
@@ -53,6 +56,7 @@ def cells(result: Result, name: str) -> dict[str, str]:
         "ms": f"{milliseconds(result):.3f}" if result.timings_ms else "",
         "error": result.error or "",
         "model_id": result.model_id,
+        **({"category": result.category} if result.category is not None else {}),
     }
 
 
@@ -92,16 +96,19 @@ class Folder:
     `maps/a/x.tiff`. Where that is taken by another picture (`a/x.jpg`) the whole name is kept: `maps/a/x.jpg.tiff`.
     """
 
-    def __init__(self, path: Path, save: Iterable[str]) -> None:
+    def __init__(self, path: Path, save: Iterable[str], *, extra: Sequence[str] = ()) -> None:
         self.path = path
         self.save = tuple(save)
+        self.extra = tuple(extra)
         self.taken: dict[str, str] = {}
         self.open = ExitStack()
 
     def __enter__(self) -> Folder:
         self.table = self.lines = None
         if "csv" in self.save:
-            self.table = Table(self.open.enter_context(opened(self.path / "predictions.csv")))
+            self.table = Table(
+                self.open.enter_context(opened(self.path / "predictions.csv")), extra=self.extra
+            )
             self.table.begin()
         if "jsonl" in self.save:
             self.lines = self.open.enter_context(opened(self.path / "predictions.jsonl"))

@@ -9,13 +9,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anodiff import artefact
 from anodiff.cli import console, exit
 from anodiff.cli.inputs import Inputs, inputs
-from anodiff.cli.predictions import KINDS, Folder, Table, cells, kinds, line
+from anodiff.cli.predictions import JUDGED, KINDS, Folder, Table, cells, kinds, line
 from anodiff.cli.verbs import Verbs
 from anodiff.errors import ConfigError
 from anodiff.run import environment, writable, write_text
@@ -58,6 +59,11 @@ def add(verbs: Verbs) -> None:
         metavar="N",
         help="denoising steps of a restoring model, instead of its own; thresholds were learnt with its own",
     )
+    verb.add_argument(
+        "--label",
+        metavar="NAME",
+        help="what the parts are, for a model of several; without it the model finds out",
+    )
     verb.add_argument("--batch", type=int, default=8, metavar="N", help="pictures at a time (default: 8)")
     verb.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     verb.add_argument(
@@ -81,16 +87,20 @@ def run(args: argparse.Namespace) -> int:
     out = writable(Path(args.out)) if args.out is not None else None
 
     import anodiff
+    from anodiff.encode.label import number_of
 
     detector = anodiff.load(args.model, device=args.device)
     if args.steps is not None:
         detector = detector.with_steps(args.steps)
+    if args.label is not None:
+        number_of(args.label, detector.labels)  # a wrong one is told before the first row
+    extra = JUDGED if detector.labels else ()
     start = time.monotonic()
     results = _results(detector, named, args)
     tally = (
-        _to_stdout(results, named, json_lines=args.json)
+        _to_stdout(results, named, extra, json_lines=args.json)
         if out is None
-        else _to_folder(results, named, out, save)
+        else _to_folder(results, named, out, save, extra)
     )
     tally.seconds = time.monotonic() - start
     if out is not None:
@@ -126,7 +136,8 @@ def _results(detector: Detector, named: Inputs, args: argparse.Namespace) -> Ite
             waiting.append(path)
             yield path
 
-    stream = detector.stream(passed(), batch=args.batch)
+    labels = None if args.label is None else repeat(args.label)
+    stream = detector.stream(passed(), batch=args.batch, labels=labels)
     for result in console.counted(stream, label="score", total=named.total):
         if args.threshold is not None:
             result = dataclasses.replace(result, threshold=args.threshold)
@@ -134,18 +145,24 @@ def _results(detector: Detector, named: Inputs, args: argparse.Namespace) -> Ite
 
 
 def _to_folder(
-    results: Iterator[tuple[str, Result]], named: Inputs, out: Path, save: tuple[str, ...]
+    results: Iterator[tuple[str, Result]],
+    named: Inputs,
+    out: Path,
+    save: tuple[str, ...],
+    extra: tuple[str, ...],
 ) -> Tally:
     tally = Tally()
-    with Folder(out, save) as folder:
+    with Folder(out, save, extra=extra) as folder:
         for path, result in results:
             folder.add(result, path=path, name=named.name(path))
             tally.add(result)
     return tally
 
 
-def _to_stdout(results: Iterator[tuple[str, Result]], named: Inputs, *, json_lines: bool) -> Tally:
-    tally, table = Tally(), Table(sys.stdout)
+def _to_stdout(
+    results: Iterator[tuple[str, Result]], named: Inputs, extra: tuple[str, ...], *, json_lines: bool
+) -> Tally:
+    tally, table = Tally(), Table(sys.stdout, extra=extra)
     if not json_lines:
         table.begin()
     for path, result in results:
@@ -163,6 +180,8 @@ def _about(args: argparse.Namespace, detector: Detector, named: Inputs, tally: T
         "model": str(args.model),
         "model_id": detector.model_id,
         "threshold": args.threshold if args.threshold is not None else detector.threshold,
+        **({"thresholds": detector.thresholds} if args.threshold is None and detector.thresholds else {}),
+        "label": args.label,
         "root": str(named.root),
         "pictures": tally.total,
         "anomalous": tally.anomalous,

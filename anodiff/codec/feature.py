@@ -71,7 +71,7 @@ class FeatureCodec(nn.Module):
         """The code `z [B, channels, ceil(H / stride), ceil(W / stride)]`: on normals, mean 0 and covariance 1.
 
         Raises:
-            RefusalError: the whitening is not learnt yet.
+            ConfigError: the whitening is not learnt yet.
             DataError: other than 1 or 3 channels.
         """
         return by_row(image, lambda row: self.whiten(self._features(row)))

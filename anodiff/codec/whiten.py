@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anodiff.errors import DataError, RefusalError
+from anodiff.errors import DataError
 from anodiff.learnt import Learnt
 
 Mode = Literal["full", "channel"]
@@ -90,13 +90,7 @@ class Whiten(Learnt):
         super().__init__()
         self.mode: Mode = mode
         self.floor = floor
-        self.learn("mean", torch.empty(0))
-        self.learn("weight", torch.empty(0))
-
-    @property
-    def learnt(self) -> bool:
-        """Whether there is anything to apply."""
-        return self.mean.numel() > 0
+        self.expect("mean", "weight")
 
     def settle(self, moments: ChannelMoments) -> None:
         """Take mean and matrix from the moments of normals.
@@ -109,8 +103,8 @@ class Whiten(Learnt):
                 "expected finite features, got NaN or infinity: look for such values in the pictures"
             )
         weight = whitening(moments.covariance, mode=self.mode, floor=self.floor)
-        self.learn("mean", moments.mean.to(self.mean.device, torch.float32))
-        self.learn("weight", weight.to(self.mean.device, torch.float32))
+        self.store("mean", moments.mean)
+        self.store("weight", weight)
 
     def forward(self, z: Tensor) -> Tensor:
         """The whitened `z [B, C, h, w]`.
@@ -119,13 +113,9 @@ class Whiten(Learnt):
         float32 loses there is seen in scores.
 
         Raises:
-            RefusalError: nothing was learnt yet.
+            ConfigError: nothing was learnt yet.
         """
-        if not self.learnt:
-            raise RefusalError(
-                "the whitening knows no normals yet: call `learn` with good pictures, or load a state"
-            )
-        centred = z - self.mean[:, None, None]
+        centred = z - self.learnt("mean")[:, None, None]
         if self.weight.ndim == 1:
             return centred * self.weight[:, None, None]
         return F.conv2d(centred, self.weight[:, :, None, None])

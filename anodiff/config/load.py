@@ -117,6 +117,9 @@ def _sentence(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         known = list(section.model_fields) if isinstance(section, type) else []
         return f"Unknown key {where}{_near(place[-1], known)}; known here: {', '.join(known) or 'nothing'}."
+    if item["type"] == "value_error":
+        text = str(item["ctx"]["error"])
+        return f"{text}." if not place else f"{where}: {text}."
     return f"{where}: {item['msg']} (got {item['input']!r})."
 
 

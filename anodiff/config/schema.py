@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from anodiff.config.conditions import (
+    CategoryLabels,
+    ClassifierGuidance,
+    ClassifierNet,
+    ClusterLabels,
+    FreeGuidance,
+    Guidance,
+    Labels,
+    NoGuidance,
+    NoLabels,
 )
+from anodiff.config.section import NotNegative, Section, Share
 
-Share = Annotated[float, Field(gt=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0)]
 Distance = Literal["l1", "l2", "ssim", "ms_ssim", "gradient", "lab", "feature", "latent"]
-
-
-class Section(BaseModel):
-    """A part of the configuration; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+Sampler = Literal["ddim", "ddpm", "heun", "dpmpp_2m"]
 
 
 class Augment(Section):
@@ -76,8 +75,13 @@ class UNet(Section):
     width: PositiveInt = 64
     multipliers: tuple[PositiveFloat, ...] = (1, 2)
     blocks: PositiveInt = 1
-    attention: tuple[int, ...] = ()
-    heads: PositiveInt = 4
+    attention: tuple[int, ...] = ()  # levels with attention, 0 the finest
+    heads: PositiveInt | None = 4  # null: as many as leave head_channels to each
+    head_channels: PositiveInt = 64
+    resample: Literal["conv", "residual"] = "conv"  # residual: BigGAN blocks
+    rescale: bool = False  # residual connections divided by sqrt(2)
+    modulation: Literal["adagn", "add"] = "adagn"  # how time and label enter a block
+    mid_attention: bool | None = None  # null: as the last level
     patch: PositiveInt = 1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -88,7 +92,7 @@ class Schedule(Section):
     name: Literal["linear", "quadratic", "cosine", "sigmoid", "scaled_linear", "scaled_linear_ldm", "vp"] = (
         "linear"
     )
-    steps: PositiveInt = 10  # from the level down to 0
+    steps: Annotated[int, Field(ge=2)] = 1000  # levels of the table
     zero_terminal_snr: bool = False
 
 
@@ -97,6 +101,7 @@ class DiscreteFamily(Section):
 
     kind: Literal["eps", "v", "x0"] = "eps"
     schedule: Schedule = Schedule()
+    variance: Literal["fixed", "learned"] = "fixed"  # learned: per pixel, between beta-tilde and beta
 
     @model_validator(mode="after")
     def _terminal(self) -> DiscreteFamily:
@@ -127,12 +132,16 @@ class Train(Section):
     weight_decay: NotNegative = 0.01
     clip: PositiveFloat = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    weight: Literal["eps", "v", "x0", "edm", "min_snr"] = "eps"
+    loss: Literal["simple", "hybrid", "vlb"] = (
+        "simple"  # hybrid: simple + .001 of the bound (arXiv:2102.09672)
+    )
+    weight: Literal["eps", "v", "x0", "edm", "min_snr"] = "eps"  # of simple and hybrid
     min_snr: PositiveFloat = 5.0
-    times: Literal["table", "log_uniform", "log_normal"] = "table"
+    times: Literal["table", "log_uniform", "log_normal", "second_moment"] = "table"
     time_range: tuple[float, float] | None = (
         None  # log_uniform: low, high; log_normal: mean, deviation of ln sigma
     )
+    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of rows without their label, if any
     noise: Literal["gaussian", "simplex", "pyramid"] = "gaussian"  # the restorer uses the same
     checkpoint_every: PositiveInt = 100
     max_time: PositiveFloat | None = None  # seconds
@@ -141,7 +150,7 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _range(self) -> Train:
-        if self.times != "table" and self.time_range is None:
+        if self.times in ("log_uniform", "log_normal") and self.time_range is None:
             raise ValueError(f"times: {self.times} needs time_range, two numbers")
         return self
 
@@ -161,13 +170,15 @@ class PartialNoise(Section):
 
     kind: Literal["partial_noise"] = "partial_noise"
     levels: tuple[PositiveFloat, ...] = (0.95,)  # sigma; linear DDPM: t = 249 of 1000 is .95
-    steps: PositiveInt = (
-        10  # denoiser evaluations from the highest level of the family to 0, those below `levels` run
+    steps: PositiveInt = 10  # from the level down to 0
+    sampler: Sampler = "ddim"
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0  # of ddim
+    variance: Literal["small", "large", "learned"] = (
+        "small"  # of the fresh noise of ddpm, and of ddim with eta
     )
-    sampler: Literal["ddim", "heun", "dpmpp_2m"] = "ddim"
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     draws: PositiveInt = 1
-    distances: dict[Distance, PositiveFloat] = {"l1": 1.0}
+    pull: NotNegative = 0.0  # towards the picture itself at every step (DDAD, arXiv:2305.15956)
+    distances: dict[Distance, PositiveFloat] = Field(default_factory=lambda: {"l1": 1.0})
 
 
 class Inversion(Section):
@@ -176,7 +187,7 @@ class Inversion(Section):
     kind: Literal["inversion"] = "inversion"
     level: PositiveFloat = 0.95
     steps: PositiveInt = 10
-    distances: dict[Distance, PositiveFloat] = {"l1": 1.0}
+    distances: dict[Distance, PositiveFloat] = Field(default_factory=lambda: {"l1": 1.0})
 
 
 class Bound(Section):
@@ -185,7 +196,17 @@ class Bound(Section):
     kind: Literal["bound"] = "bound"
     level: PositiveFloat = 1.0
     steps: PositiveInt = 4  # levels from there down
-    variance: Literal["small", "large"] = "small"
+    variance: Literal["small", "large", "learned"] = "small"
+
+
+class Flow(Section):
+    """Per-position terms of the probability flow's log-likelihood (arXiv:2011.13456, equation 39)."""
+
+    kind: Literal["flow"] = "flow"
+    low: PositiveFloat = 0.1  # the density is that of pictures with so much noise
+    high: PositiveFloat = 5.0
+    steps: PositiveInt = 6
+    probes: PositiveInt = 1
 
 
 class Calibration(Section):
@@ -217,8 +238,75 @@ class RunConfig(Section):
     codec: Annotated[PixelCodec | FeatureCodec, Field(discriminator="kind")] = PixelCodec()
     net: UNet = UNet()
     family: Annotated[DiscreteFamily | KarrasFamily, Field(discriminator="kind")] = DiscreteFamily()
+    labels: Labels = NoLabels()
+    guidance: Guidance = NoGuidance()
     train: Train = Train()
-    score: Annotated[OneStep | PartialNoise | Inversion | Bound, Field(discriminator="kind")] = PartialNoise()
+    score: Annotated[OneStep | PartialNoise | Inversion | Bound | Flow, Field(discriminator="kind")] = (
+        PartialNoise()
+    )
     calibration: Calibration = Calibration()
     pool: Pool = Pool()
     threshold: Threshold = Threshold()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> RunConfig:
+        learned = isinstance(self.family, DiscreteFamily) and self.family.variance == "learned"
+        asked = getattr(self.score, "variance", "small") == "learned"
+        rules = (
+            (
+                self.guidance.kind != "none" and self.labels.kind == "none",
+                f"guidance: {self.guidance.kind} leads towards a label, but the model has none; set labels.kind to "
+                "category or cluster, or guidance.kind to none",
+            ),
+            (
+                self.guidance.kind == "free" and not self.train.condition_dropout,
+                "guidance: free compares the model with and without a label, which it learns from "
+                "train.condition_dropout above 0 (such as .1)",
+            ),
+            (
+                self.train.loss != "simple" and not isinstance(self.family, DiscreteFamily),
+                f"train.loss: {self.train.loss} needs a table of levels (family.kind eps, v or x0)",
+            ),
+            (
+                learned and self.train.loss == "simple",
+                "family.variance: learned is taught by the bound alone; set train.loss to hybrid or vlb",
+            ),
+            (
+                self.train.loss == "hybrid" and not learned,
+                "train.loss: hybrid teaches a variance beside the simple loss; set family.variance to learned, or "
+                "train.loss to simple",
+            ),
+            (
+                self.train.times == "second_moment" and not isinstance(self.family, DiscreteFamily),
+                "train.times: second_moment needs a table of levels (family.kind eps, v or x0)",
+            ),
+            (
+                asked and not learned,
+                "score.variance: learned needs a model that learned one; set family.variance to learned",
+            ),
+            (
+                isinstance(self.guidance, ClassifierGuidance)
+                and self.guidance.form == "mean"
+                and not (isinstance(self.score, PartialNoise) and self.score.sampler == "ddpm"),
+                "guidance.form: mean shifts the mean of a ddpm step; set score to partial_noise with sampler ddpm, or "
+                "guidance.form to score",
+            ),
+            (
+                isinstance(self.guidance, FreeGuidance)
+                and self.guidance.negative is not None
+                and bool(self.labels.classes)
+                and self.guidance.negative not in self.labels.classes,
+                f"guidance.negative: {getattr(self.guidance, 'negative', None)} is no label; labels: "
+                f"{', '.join(self.labels.classes)}",
+            ),
+        )
+        for broken, sentence in rules:
+            if broken:
+                raise ValueError(sentence)
+        return self
+
+
+__all__ = [
+    "CategoryLabels", "ClassifierGuidance", "ClassifierNet", "ClusterLabels", "FreeGuidance", "NoGuidance", "NoLabels",
+    "RunConfig",
+]  # fmt: skip

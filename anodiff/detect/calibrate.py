@@ -12,11 +12,11 @@ from torch import Tensor
 
 from anodiff.detect.heatmap import blur
 from anodiff.detect.moments import Moments, finite
-from anodiff.detect.statistic import Statistic
 from anodiff.errors import ConfigError, DataError
+from anodiff.learnt import Learnt
 
 
-class Calibration(Statistic):
+class Calibration(Learnt):
     """A map after what is usual on normals is taken away: `(map - mean) / deviation`."""
 
     def __init__(self) -> None:

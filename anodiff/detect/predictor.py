@@ -10,18 +10,24 @@ from torch import Tensor, nn
 
 from anodiff.codec.protocol import Codec
 from anodiff.cond import Cond
+from anodiff.detect.bylabel import CalibrationByLabel, ThresholdByLabel
 from anodiff.detect.calibrate import Calibration
 from anodiff.detect.content import coarse_seed
 from anodiff.detect.heatmap import Smooth
 from anodiff.detect.pool import Pool
 from anodiff.detect.scorer import Observation, Parts, Scorer
+from anodiff.detect.steering import Steering
 from anodiff.detect.threshold import Threshold
 from anodiff.diffusion.denoiser import Denoiser
-from anodiff.errors import DataError
+from anodiff.errors import DataError, RefusalError
 from anodiff.noise import NoiseDraw, PerImageNoise, gaussian
 
-Images = Callable[[], Iterable[Tensor]]
-"""Every call goes once through the same normals in the same order, in batches [B, C, H, W] in [0, 1]."""
+Images = Callable[[], Iterable[Tensor | tuple[Tensor, Tensor]]]
+"""Every call goes once through the same normals in the same order, in batches [B, C, H, W] in [0, 1]; with the label
+[B] of each picture where it is known."""
+
+Observed = tuple[Parts, Tensor | None]
+"""What a batch showed, and the label [B] of each picture where the model has labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +38,9 @@ class Scored:
     p_value: Tensor  # [B] conformal, in [1 / (n + 1), 1]
     heat: Tensor  # [B, 1, h, w] calibrated map at the scorer's resolution
     restored: Tensor | None  # [B, C, H, W] in [0, 1], where the codec paints
+    threshold: Tensor  # [B] float64 on the CPU: a score above it is anomalous
+    mask_threshold: Tensor  # [B] float64 on the CPU: a place of the map above it is anomalous
+    label: Tensor | None = None  # [B] what each picture was taken for, where the model has labels
 
 
 def bare(denoiser: Denoiser) -> Denoiser:
@@ -53,8 +62,11 @@ class Predictor(nn.Module):
         scorer: what is looked at.
         wrap: puts guidance or a clamp around the denoiser; wrappers own no parameters, so they stand outside
             the module and the state's keys stay those of the denoiser.
+        labeller: pictures [B, C, H, W] -> label [B], for a conditional model; a label that comes with a batch goes
+            before its own.
+        classifier: of noisy pictures, where `wrap` guides by one; kept here to be moved and saved with the rest.
         smooth: a Gaussian over the scorer's map, before calibration.
-        calibration: what is usual for the smoothed map on normals.
+        calibration: what is usual for the smoothed map on normals; by label where the kinds of parts are labels.
         pool: from the calibrated map to the score.
         threshold: from scores of normals to a decision on the picture.
         mask_threshold: from the maxima of normals' maps to a decision on a pixel. With a target rate a, a
@@ -73,11 +85,13 @@ class Predictor(nn.Module):
         scorer: Scorer,
         *,
         wrap: Callable[[Denoiser], Denoiser] = bare,
+        labeller: nn.Module | None = None,
+        classifier: nn.Module | None = None,
         smooth: Smooth,
-        calibration: Calibration,
+        calibration: Calibration | CalibrationByLabel,
         pool: Pool,
-        threshold: Threshold,
-        mask_threshold: Threshold,
+        threshold: Threshold | ThresholdByLabel,
+        mask_threshold: Threshold | ThresholdByLabel,
         seed: int = 0,
         draw: NoiseDraw = gaussian,
         key: Callable[[Tensor, int], int] = coarse_seed,
@@ -88,6 +102,8 @@ class Predictor(nn.Module):
         self.denoiser = denoiser
         self.scorer = scorer
         self.wrap = wrap
+        self.labeller = labeller
+        self.classifier = classifier
         self.smooth = smooth
         self.calibration = calibration
         self.pool = pool
@@ -100,17 +116,25 @@ class Predictor(nn.Module):
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the denoiser a picture."""
-        return self.scorer.evaluations
+        """Evaluations of the denoiser a picture, those of guidance among them."""
+        each = self.wrap.evaluations if isinstance(self.wrap, Steering) else 1
+        return self.scorer.evaluations * each
 
     @torch.no_grad()  # not inference_mode, under which guidance could not take gradients
     def forward(self, image: Tensor, cond: Cond | None = None) -> Scored:
         """What `image` [B, C, H, W] in [0, 1] was found to be; the noise of `cond` is replaced."""
+        cond = self.labelled(image, cond)
         observed = self.observe(image, cond)
-        heat = self.heat(observed.parts)  # [B, 1, h, w]
+        heat = self.heat(observed.parts, cond.label)  # [B, 1, h, w]
         score = self.pool(heat)  # [B]
         return Scored(
-            score=score, p_value=self.threshold.p_value(score), heat=heat, restored=observed.restored
+            score=score,
+            p_value=_p_value(self.threshold, score, cond.label),
+            heat=heat,
+            restored=observed.restored,
+            threshold=_values(self.threshold, cond.label, len(image)),
+            mask_threshold=_values(self.mask_threshold, cond.label, len(image)),
+            label=cond.label,
         )
 
     @torch.no_grad()
@@ -119,13 +143,35 @@ class Predictor(nn.Module):
         if self.training:
             self.eval()  # dropout would make a score depend on chance
         noise = PerImageNoise([self.key(row, self.seed) for row in image], draw=self.draw)
-        return self.scorer.observe(
-            (self.wrap(self.denoiser), self.codec), image, replace(cond or Cond(), noise=noise)
+        cond = replace(self.labelled(image, cond), noise=noise)
+        return self.scorer.observe((self.wrap(self.denoiser), self.codec), image, cond)
+
+    @torch.no_grad()
+    def labelled(self, image: Tensor, cond: Cond | None = None) -> Cond:
+        """The conditions of a batch with the label of each picture; where it is missing or -1 the labeller is asked."""
+        cond = cond or Cond()
+        if self.labeller is None:
+            if cond.label is not None:
+                raise RefusalError(
+                    "A label was given, but this model was fitted without labels: leave it out."
+                )
+            return cond
+        if cond.label is not None and bool((cond.label >= 0).all()):
+            return cond
+        found = self.labeller(image)  # [B]
+        return replace(
+            cond, label=found if cond.label is None else torch.where(cond.label < 0, found, cond.label)
         )
 
-    def heat(self, parts: Parts) -> Tensor:
-        """The calibrated map [B, 1, h, w] of what was observed."""
-        return self.calibration(self.smooth(self.scorer.weigh(parts)))
+    def heat(self, parts: Parts, label: Tensor | None = None) -> Tensor:
+        """The calibrated map [B, 1, h, w] of what was observed; `label` [B] where it is calibrated by label."""
+        maps = self.smooth(self.scorer.weigh(parts))
+        return self.calibration(maps, label) if self._apart else self.calibration(maps)
+
+    @property
+    def _apart(self) -> bool:
+        """Whether what is usual is learnt for each label by itself."""
+        return isinstance(self.calibration, CalibrationByLabel)
 
     @torch.no_grad()
     def learn(self, normals: Images, held: Images) -> None:
@@ -140,29 +186,72 @@ class Predictor(nn.Module):
             ConfigError: fewer held-out normals than the false-alarm rate needs.
         """
         observed = self._observed(normals)
-        self.scorer.learn(observed)
-        self.calibration.learn(self.smooth(self.scorer.weigh(parts)) for parts in observed())
+        self.scorer.learn(lambda: (parts for parts, _ in observed()))
+        if isinstance(self.calibration, CalibrationByLabel):
+            self.calibration.learn(lambda: ((self._map(parts), _known(label)) for parts, label in observed()))
+        else:
+            self.calibration.learn(self._map(parts) for parts, _ in observed())
         self.calibrate(held)
 
     @torch.no_grad()
     def calibrate(self, held: Images) -> None:
         """Learn the thresholds alone, from normals that taught nothing else: split-conformal."""
-        heats = [self.heat(self.observe(batch).parts) for batch in held()]
-        if not heats:
+        scores, peaks, labels = [], [], []
+        for batch in held():
+            image, cond = self._batch(batch)
+            heat = self.heat(self.observe(image, cond).parts, cond.label)
+            scores.append(self.pool(heat))
+            peaks.append(heat.amax(dim=(1, 2, 3)))
+            labels.append(cond.label)
+        if not scores:
             raise DataError("Expected good pictures to learn the threshold from, got none: hold some out.")
-        self.threshold.learn(torch.cat([self.pool(heat) for heat in heats]))  # [n]
-        self.mask_threshold.learn(torch.cat([heat.amax(dim=(1, 2, 3)) for heat in heats]))  # [n]
+        for threshold, found in ((self.threshold, scores), (self.mask_threshold, peaks)):
+            if isinstance(threshold, ThresholdByLabel):
+                threshold.learn(torch.cat(found), torch.cat(labels))
+            else:
+                threshold.learn(torch.cat(found))  # [n]
 
-    def _observed(self, images: Images) -> Callable[[], Iterable[Parts]]:
+    def _map(self, parts: Parts) -> Tensor:
+        return self.smooth(self.scorer.weigh(parts))
+
+    def _batch(self, batch: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Cond]:
+        """A batch of normals and its conditions, its labels among them where the model has labels."""
+        image, label = batch if isinstance(batch, tuple) else (batch, None)
+        return image, self.labelled(image, None if label is None else Cond(label=label.to(image.device)))
+
+    def _observed(self, images: Images) -> Callable[[], Iterable[Observed]]:
         """Observations of the normals, kept as long as they fit into `memory` and made anew otherwise."""
-        kept: list[Parts] = []
+
+        def one(batch: Tensor | tuple[Tensor, Tensor]) -> Observed:
+            image, cond = self._batch(batch)
+            return self.observe(image, cond).parts, cond.label
+
+        kept: list[Observed] = []
         size = 0
         for batch in images():
-            parts = self.observe(batch).parts
-            size += sum(part.numel() * part.element_size() for part in parts)
+            found = one(batch)
+            size += sum(part.numel() * part.element_size() for part in found[0])
             if size > self.memory:
-                return lambda: (self.observe(again).parts for again in images())
-            kept.append(parts)
+                return lambda: (one(again) for again in images())
+            kept.append(found)
         if not kept:
             raise DataError("Expected good pictures to learn what is usual from, got none: hold some out.")
         return lambda: iter(kept)
+
+
+def _known(label: Tensor | None) -> Tensor:
+    assert label is not None  # a calibration by label comes with a labeller
+    return label
+
+
+def _values(threshold: Threshold | ThresholdByLabel, label: Tensor | None, count: int) -> Tensor:
+    """The threshold [B] of each picture, float64 on the CPU."""
+    if isinstance(threshold, ThresholdByLabel):
+        return threshold.of(_known(label))
+    return torch.full((count,), threshold.value, dtype=torch.float64)
+
+
+def _p_value(threshold: Threshold | ThresholdByLabel, score: Tensor, label: Tensor | None) -> Tensor:
+    if isinstance(threshold, ThresholdByLabel):
+        return threshold.p_value(score, _known(label))
+    return threshold.p_value(score)

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anodiff.detect.moments import Moments, finite
-from anodiff.detect.statistic import Statistic
 from anodiff.errors import DataError
+from anodiff.learnt import Learnt
 
 
-class ResidualSquares(Statistic):
+class ResidualSquares(Learnt):
     """The plain mean square over channels: learns nothing."""
 
     def learn(self, residuals: Iterable[Tensor]) -> None:
@@ -24,7 +24,7 @@ class ResidualSquares(Statistic):
         return residual.square().mean(1, keepdim=True)  # [B, 1, h, w]
 
 
-class ResidualVariance(Statistic):
+class ResidualVariance(Learnt):
     """Each channel by its own mean and variance on normals: `sum_c (r_c - m_c)^2 / v_c / c`, about 1 on
     normals.
 
@@ -54,7 +54,7 @@ class ResidualVariance(Statistic):
         )  # [B, 1, h, w]
 
 
-class ResidualCovariance(Statistic):
+class ResidualCovariance(Learnt):
     """The squared Mahalanobis distance of a residual to those of normals, per channel: about 1 on normals.
 
         map = ||W (r - m)||^2 / c,   W = L^{-1/2} U^T,   U L U^T = (1 - a) S + a (tr S / c) I

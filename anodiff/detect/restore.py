@@ -16,15 +16,24 @@ from torch import Tensor
 
 from anodiff.codec.protocol import Codec
 from anodiff.cond import Cond
+from anodiff.diffusion.ancestral import ancestral
 from anodiff.diffusion.denoiser import Denoiser
-from anodiff.diffusion.guidance import Bind, Pull
+from anodiff.diffusion.guidance import Bind, LogProb, Pull
 from anodiff.diffusion.levels import spaced
-from anodiff.diffusion.sampling import ddim, dpmpp_2m, heun, invert, one_step
+from anodiff.diffusion.sampling import Variance, ddim, dpmpp_2m, heun, invert, one_step
 from anodiff.errors import ConfigError, RefusalError
 from anodiff.noise import NoiseSource
 
 Model = tuple[Denoiser, Codec]
-Sampler = Literal["ddim", "heun", "dpmpp_2m"]
+Sampler = Literal["ddim", "ddpm", "heun", "dpmpp_2m"]
+
+
+@dataclass(frozen=True, eq=False)
+class MeanShift:
+    """Guidance by a classifier in the form that moves a DDPM step's mean (arXiv:2105.05233, algorithm 1)."""
+
+    log_prob: LogProb
+    scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +80,9 @@ class PartialNoise(Restorer):
     arXiv:2010.02502).
 
     `levels` are noise levels sigma (a linear schedule of 1000 steps has sigma = .34, .95, 3.42 at t = 99,
-    249, 499); `eta` in [0, 1] is the share of fresh noise of "ddim" (1 is DDPM) and must be 0 for the ODE
-    samplers "heun" and "dpmpp_2m"; all noise comes from `cond.noise`.
+    249, 499); `eta` in [0, 1] is the share of fresh noise of "ddim" (1 is DDPM) and must be 0 for the other
+    samplers: "heun" and "dpmpp_2m" draw none, "ddpm" draws all. `variance` is that of the fresh noise; `shift`
+    guides "ddpm" by its mean. All noise comes from `cond.noise`.
     """
 
     levels: tuple[float, ...]
@@ -80,6 +90,8 @@ class PartialNoise(Restorer):
     sampler: Sampler = "ddim"
     eta: float = 0.0
     draws: int = 1
+    variance: Variance = "small"
+    shift: MeanShift | None = None
 
     @property
     def evaluations(self) -> int:
@@ -95,8 +107,10 @@ class PartialNoise(Restorer):
             )
         if self.sampler != "ddim" and self.eta:
             raise RefusalError(
-                f"The sampler {self.sampler!r} solves an ODE and adds no noise: set eta to 0, or take 'ddim'."
+                f"eta belongs to the sampler 'ddim'; {self.sampler!r} draws all of its noise or none: set eta to 0."
             )
+        if self.sampler != "ddpm" and self.shift is not None:
+            raise RefusalError("Guidance that moves the mean needs a step with one: take the sampler 'ddpm'.")
         noise = source(cond)
         bound = Bind(denoiser, cond)
         found = []
@@ -104,19 +118,33 @@ class PartialNoise(Restorer):
             sigmas = spaced(denoiser.levels, self.steps, start=level)
             for _ in range(self.draws):
                 y = z + sigmas[0].to(z) * noise(z)
-                found.append(self._walk(bound, y, sigmas, noise))
+                found.append(self._walk(bound, y, sigmas, noise, cond))
         return average(found)
 
-    def _walk(self, denoiser: Denoiser, y: Tensor, sigmas: Tensor, noise: NoiseSource) -> Tensor:
+    def _walk(self, denoiser: Denoiser, y: Tensor, sigmas: Tensor, noise: NoiseSource, cond: Cond) -> Tensor:
         match self.sampler:
             case "ddim":
-                return ddim(denoiser, y, sigmas, eta=self.eta, noise=noise)
+                return ddim(denoiser, y, sigmas, eta=self.eta, noise=noise, variance=self.variance)
+            case "ddpm":
+                log_prob, scale = (
+                    (None, 0.0) if self.shift is None else (self.shift.log_prob, self.shift.scale)
+                )
+                return ancestral(
+                    denoiser,
+                    y,
+                    sigmas,
+                    noise=noise,
+                    variance=self.variance,
+                    log_prob=log_prob,
+                    scale=scale,
+                    cond=cond,
+                )
             case "heun":
                 return heun(denoiser, y, sigmas)
             case "dpmpp_2m":
                 return dpmpp_2m(denoiser, y, sigmas)
             case _:
-                raise ConfigError(f"Unknown sampler {self.sampler!r}: choose ddim, heun or dpmpp_2m.")
+                raise ConfigError(f"Unknown sampler {self.sampler!r}: choose ddim, ddpm, heun or dpmpp_2m.")
 
 
 @dataclass(frozen=True)

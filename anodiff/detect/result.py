@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,7 @@ class Result:
     model_id: str = ""
     error: str | None = None
     path: str | None = None
+    category: str | None = None  # the label it was judged by, where the model has labels
 
     @classmethod
     def failed(
@@ -131,6 +132,7 @@ class Result:
             "width": width,
             "height": height,
             "timings_ms": dict(self.timings_ms),
+            "category": self.category,
             "model_id": self.model_id,
             "error": self.error,
         }
@@ -196,16 +198,15 @@ def unbatch(
     scored: Scored,
     row: int,
     *,
-    threshold: float,
-    mask_threshold: float,
     shape: tuple[int, int],
     image: np.ndarray | None = None,
     path: str | None = None,
+    names: Sequence[str] = (),
     model_id: str = "",
     timings_ms: Mapping[str, float] | None = None,
     smallest: int = 1,
 ) -> Result:
-    """The result of one row of a scored batch; `shape` is the input's own (height, width).
+    """The result of one row of a scored batch; `shape` is the input's own (height, width), `names` the labels'.
 
     A score that is not finite becomes an error, so that no picture passes as good for want of a number.
     """
@@ -217,8 +218,9 @@ def unbatch(
     return Result(
         score=score if sound else math.nan,
         p_value=float(scored.p_value[row]),
-        threshold=threshold,
-        mask_threshold=mask_threshold,
+        threshold=float(scored.threshold[row]),
+        mask_threshold=float(scored.mask_threshold[row]),
+        category=None if scored.label is None else names[int(scored.label[row])],
         shape=shape,
         heat=scored.heat[row, 0].float().cpu().numpy(),
         painted=painted,

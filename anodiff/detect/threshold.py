@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from anodiff.detect.moments import finite
-from anodiff.detect.statistic import Statistic
 from anodiff.errors import ConfigError, DataError
+from anodiff.learnt import Learnt
 
 
 def least_rate(count: int) -> float:
@@ -22,7 +22,7 @@ def normals_needed(rate: float) -> int:
     return ceil(1 / rate - 1e-9) - 1
 
 
-class Threshold(Statistic):
+class Threshold(Learnt):
     """The sorted scores of held-out normals; a score above `value` is anomalous."""
 
     def __init__(self) -> None:

@@ -57,6 +57,35 @@ def moments(denoiser: Denoiser, y: Tensor, sigma: Tensor, cond: Cond | None = No
     return method(y, sigma, cond)
 
 
+def reads(denoiser: object) -> frozenset[str] | None:
+    """The fields of `Cond` that a denoiser or network was built to read; None where it does not say."""
+    return getattr(denoiser, "reads", None)
+
+
+def clock(levels: Levels, sigma: Tensor, y: Tensor) -> Tensor:
+    """The number a network is fed for `sigma`, [B] on y's device: an index of the table, or `ln(sigma) / 4`.
+
+    Respaced chains still feed the index of the full table: the network knows no other clock. Continuous levels
+    are EDM's `c_noise` (arXiv:2206.00364 table 1).
+
+    Args:
+        levels: what the network is trained for.
+        sigma: [B] or [] float64 on the CPU.
+        y: [B, C, h, w], for the batch, the device and the dtype, which is float32 at least.
+
+    Raises:
+        RefusalError: if a sigma lies outside the table.
+    """
+    t = sigma.log() / 4 if levels.table is None else levels.index(sigma)
+    t = t.to(torch.promote_types(y.dtype, torch.float32)).expand(y.shape[0])  # [B]
+    return t.to(y.device, non_blocking=True)
+
+
+def to_unit(y: Tensor, sigma: Tensor) -> Tensor:
+    """`x_t = y / sqrt(1 + sigma^2)`, what a variance-preserving network is fed, [B, C, h, w]."""
+    return y * column((1 + sigma.square()).rsqrt(), y)
+
+
 class _TableDenoiser(nn.Module):
     """Owns network and sigma table of a variance-preserving family; a subclass turns the output into x0."""
 
@@ -72,6 +101,11 @@ class _TableDenoiser(nn.Module):
     def levels(self) -> Levels:
         """The table's levels."""
         return Levels(low=float(self.table[0]), high=float(self.table[-1]), table=self.table)
+
+    @property
+    def reads(self) -> frozenset[str] | None:
+        """The fields of `Cond` its network reads; None where the network does not say."""
+        return reads(self.net)
 
     def forward(self, y: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
         """The estimate of x0, [B, C, h, w].
@@ -108,10 +142,7 @@ class _TableDenoiser(nn.Module):
 
     def _net(self, y: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
         sigma = level(sigma)
-        # Respaced chains still feed the index of the full table: the network knows no other clock.
-        t = self.levels.index(sigma).to(torch.promote_types(y.dtype, torch.float32)).expand(y.shape[0])  # [B]
-        x_t = y * column((1 + sigma.square()).rsqrt(), y)
-        return self.net(x_t, t.to(y.device, non_blocking=True), cond)
+        return self.net(to_unit(y, sigma), clock(self.levels, sigma, y), cond)
 
     def _x0(self, y: Tensor, prediction: Tensor, sigma: Tensor) -> Tensor:
         raise NotImplementedError
@@ -188,6 +219,11 @@ class KarrasDenoiser(nn.Module):
         """Every level from `low` to `high`; training may stray outside, samplers do not."""
         return Levels(low=self.low, high=self.high)
 
+    @property
+    def reads(self) -> frozenset[str] | None:
+        """The fields of `Cond` its network reads; None where the network does not say."""
+        return reads(self.net)
+
     def forward(self, y: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
         """The estimate of x0, [B, C, h, w]; `sigma` [B] or [], above 0."""
         sigma = level(sigma)
@@ -195,7 +231,6 @@ class KarrasDenoiser(nn.Module):
         c_skip = self.std**2 / total
         c_out = sigma * self.std / total.sqrt()
         c_in = total.rsqrt()
-        c_noise = sigma.log() / 4
-        t = c_noise.to(torch.promote_types(y.dtype, torch.float32)).expand(y.shape[0])  # [B]
-        out = self.net(y * column(c_in, y), t.to(y.device, non_blocking=True), cond)
+        c_noise = clock(self.levels, sigma, y)
+        out = self.net(y * column(c_in, y), c_noise, cond)
         return y * column(c_skip, y) + column(c_out, y) * out

@@ -54,6 +54,10 @@ class Levels:
                 f"to {highest:.6g} was asked for; choose levels with `spaced`, which stays inside"
             )
 
+    def covers(self, other: Levels) -> bool:
+        """Whether every level of `other` lies inside these."""
+        return self.low <= other.low * (1 + _TOLERANCE) and self.high >= other.high * (1 - _TOLERANCE)
+
 
 def level(sigma: Tensor | float) -> Tensor:
     """`sigma` as float64 on the CPU, where all coefficients are computed; no wait if it lives there."""

@@ -15,9 +15,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from anodiff.diffusion.denoiser import Denoiser, moments
+from anodiff.diffusion.denoiser import Denoiser
 from anodiff.diffusion.levels import column, level
-from anodiff.diffusion.sampling import Variance, between, posterior_variance
+from anodiff.diffusion.sampling import Variance, between, estimate, posterior_variance
 from anodiff.errors import ConfigError, RefusalError
 from anodiff.noise import NoiseSource
 
@@ -26,12 +26,28 @@ _BITS = 1 / math.log(2)
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """The variational bound of a batch, in bits a dimension."""
+    """The variational bound of a batch, in bits a dimension: `total = prior + transitions.sum(1) + decoder`."""
 
     total: Tensor  # [B]
     bound_map: Tensor  # [B, 1, h, w], all terms summed
     per_level: Tensor  # [B, S + 1]: prior, then the levels from the highest to the decoder's
     sigmas: Tensor  # [S] descending, the levels of per_level[:, 1:]
+    bins: int | None = 256  # None: x0 is continuous, and no decoder's level is among them
+
+    @property
+    def prior(self) -> Tensor:
+        """`KL(q(y | x0) || p(y))` at the highest level, L_T of the paper, [B]."""
+        return self.per_level[:, 0]
+
+    @property
+    def transitions(self) -> Tensor:
+        """The divergences of the steps between two levels, L_{t-1} of the paper from the highest, [B, S - 1]."""
+        return self.per_level[:, 1:] if self.bins is None else self.per_level[:, 1:-1]
+
+    @property
+    def decoder(self) -> Tensor:
+        """`-log2 p(x0 | y)` at the lowest level, L_0 of the paper, [B]; 0 where x0 is continuous."""
+        return torch.zeros_like(self.total) if self.bins is None else self.per_level[:, -1]
 
 
 def kl_map(
@@ -53,12 +69,15 @@ def kl_map(
     Source: arXiv:2006.11239 eq. 5; the reduced form arXiv:2107.00630 eq. 13.
     """
     sigma, sigma_next = level(sigma), level(sigma_next)
-    small, large = posterior_variance(sigma, sigma_next)
+    square, square_next = sigma.square(), sigma_next.square()
+    small, _ = posterior_variance(sigma, sigma_next)
     shift = (1 - sigma_next.square() / sigma.square()).square()
     if fraction is None:
         nats = column(shift / small, x0) * (x0 - x0_hat).square() / 2
     else:
-        log_ratio = fraction * _wide((large / small).log(), x0)  # log(v_p / v_q)
+        # log(beta / beta-tilde) by its distance from 1, which at high levels is smaller than a float's last digit
+        log_whole = ((square - square_next) / (square_next * (1 + square))).log1p()
+        log_ratio = fraction * _wide(log_whole, x0)  # log(v_p / v_q)
         nats = (
             log_ratio
             + torch.expm1(-log_ratio)
@@ -187,7 +206,7 @@ def terms(
             level has no term.
 
     Raises:
-        ConfigError: if the grid is too short or does not end in 0.
+        ConfigError: if the grid is too short or does not end in 0, or the variance has an unknown name.
         RefusalError: if the denoiser draws x0, or has no learned variance though it was asked for.
     """
     grid = level(sigmas)
@@ -204,10 +223,7 @@ def terms(
             return
         with torch.no_grad():
             y = x0 + sigma * noise(x0)
-            if variance == "learned":
-                x0_hat, fraction = moments(denoiser, y, sigma)
-            else:
-                x0_hat, fraction = denoiser(y, sigma), 1.0 if variance == "large" else None
+            x0_hat, fraction = estimate(denoiser, y, sigma, variance=variance)
             if last:
                 term = decoder_map(x0, x0_hat, sigma, levels[i - 1], fraction=fraction, bins=bins or 256)
             else:
@@ -236,6 +252,7 @@ def bound(
         bound_map=total_map,
         per_level=torch.stack(means, dim=1),
         sigmas=torch.stack(levels),
+        bins=bins,
     )
 
 

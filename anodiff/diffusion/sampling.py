@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from anodiff.cond import Cond
 from anodiff.diffusion.denoiser import Denoiser, moments
 from anodiff.diffusion.levels import column, level
 from anodiff.errors import ConfigError, RefusalError
@@ -47,6 +48,30 @@ def between(small: Tensor, large: Tensor, fraction: Tensor | float) -> Tensor:
     """The variance `fraction` of the way from `small` to `large` in logarithms (arXiv:2102.09672 eq. 15)."""
     # The floor keeps 0^0 out of the last step; it is the value the step's log would be cut at anyway.
     return (fraction * large.log() + (1 - fraction) * small.clamp(min=1e-20).log()).exp()
+
+
+def deviation(
+    sigma: Tensor | float, sigma_next: Tensor | float, like: Tensor, *, fraction: Tensor | float | None = None
+) -> Tensor:
+    """The deviation of the noise that the whole stochastic step (eta = 1) adds; it multiplies `like` [B, ...].
+
+    The root of beta-tilde, or of the variance `between` beta-tilde (0) and beta (1) at `fraction`. The last
+    step, to 0, adds none whatever the variance.
+
+    Args:
+        sigma: [B] or [], above 0.
+        sigma_next: [B] or [], at least 0.
+        like: [B, C, h, w], what it will multiply.
+        fraction: [B, C, h, w] or a number; None = beta-tilde.
+    """
+    small, large = posterior_variance(sigma, sigma_next)
+    if fraction is None:
+        return column(small.sqrt(), like)
+    wide = torch.float64 if like.dtype == torch.float64 else torch.float32
+    small, large = (column(v, like).to(like.device, wide) for v in (small, large))
+    return (between(small, large, fraction).sqrt() * column((level(sigma_next) > 0).double(), like)).to(
+        like.dtype
+    )
 
 
 def step(
@@ -86,7 +111,7 @@ def step(
     if not 0 <= eta <= 1:
         raise ConfigError(f"eta must lie in [0, 1] (0 DDIM, 1 DDPM), got {eta}")
     sigma, sigma_next = level(sigma), level(sigma_next)
-    small, large = posterior_variance(sigma, sigma_next)
+    small, _ = posterior_variance(sigma, sigma_next)
     # Rounding may push up^2 above sigma_next^2 by one digit where sigma_next is tiny.
     down = (sigma_next.square() - eta**2 * small).clamp(min=0).sqrt()
     y_next = x0 + column(down / sigma, y) * (y - x0)
@@ -94,14 +119,27 @@ def step(
         return y_next
     if noise is None:
         raise ConfigError(f"eta={eta} adds noise at every step: give unit noise of y's shape, or use eta=0")
-    if fraction is None:
-        return y_next + column(eta * small.sqrt(), y) * noise
-    small, large = (
-        column(v, y).to(y.device, torch.float32 if y.dtype != torch.float64 else y.dtype)
-        for v in (small, large)
-    )
-    up = eta * between(small, large, fraction).sqrt() * column((sigma_next > 0).double(), y)
-    return y_next + up.to(y.dtype) * noise
+    return y_next + eta * deviation(sigma, sigma_next, y, fraction=fraction) * noise
+
+
+def estimate(
+    denoiser: Denoiser, y: Tensor, sigma: Tensor, *, variance: Variance, cond: Cond | None = None
+) -> tuple[Tensor, Tensor | float | None]:
+    """The estimate of x0 [B, C, h, w] and the `fraction` that `step` and the bound take for `variance`.
+
+    Raises:
+        ConfigError: if the variance has an unknown name.
+        RefusalError: if a learned variance is asked of a denoiser that has none.
+    """
+    match variance:
+        case "learned":
+            return moments(denoiser, y, sigma, cond)
+        case "small":
+            return denoiser(y, sigma, cond), None
+        case "large":
+            return denoiser(y, sigma, cond), 1.0
+        case _:
+            raise ConfigError(f"unknown variance {variance!r}: expected 'small', 'large' or 'learned'")
 
 
 @torch.no_grad()
@@ -135,14 +173,8 @@ def ddim(
 
     Source: arXiv:2010.02502 eq. 12; arXiv:2006.11239 algorithm 2.
     """
-    if variance not in ("small", "large", "learned"):
-        raise ConfigError(f"unknown variance {variance!r}: expected 'small', 'large' or 'learned'")
-    fixed = 1.0 if variance == "large" else None
-    for sigma, sigma_next in _hops(sigmas):
-        if variance == "learned":
-            x0, fraction = moments(denoiser, y, sigma)
-        else:
-            x0, fraction = denoiser(y, sigma), fixed
+    for sigma, sigma_next in hops(sigmas):
+        x0, fraction = estimate(denoiser, y, sigma, variance=variance)
         if watch is not None:
             watch(float(sigma), y, x0)
         unit = noise(y) if eta > 0 and sigma_next > 0 else None
@@ -150,12 +182,30 @@ def ddim(
     return y
 
 
+def mend(y: Tensor, x0: Tensor, ahead: Tensor, x0_ahead: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """The end of Heun's step, up or down, once its first guess is known, [B, C, h, w].
+
+    `y' = y + (sigma_next - sigma) (d + d') / 2`, `d = (y - x0) / sigma` at both ends.
+
+    Args:
+        y: [B, C, h, w] at `sigma`.
+        x0: its clean estimate.
+        ahead: the guess at `sigma_next`, from `step`.
+        x0_ahead: its clean estimate.
+        sigma: [], above 0.
+        sigma_next: [], above 0.
+
+    Source: arXiv:2206.00364 algorithm 1 (Karras).
+    """
+    half = (sigma_next - sigma) / 2
+    return y + half / sigma * (y - x0) + half / sigma_next * (ahead - x0_ahead)
+
+
 @torch.no_grad()
 def heun(denoiser: Denoiser, y: Tensor, sigmas: Tensor, *, watch: Watch | None = None) -> Tensor:
     """The sample at the grid's last level by Heun's rule: second order, two evaluations a step.
 
-    `y' = y + (sigma_next - sigma) (d + d') / 2`, `d = (y - x0) / sigma` at both ends, the far end reached
-    by `step`; the step to 0 is a plain `step` with one evaluation.
+    The far end is reached by `step` and `mend`ed; the step to 0 is a plain `step` with one evaluation.
 
     Raises:
         ConfigError: if the grid does not descend.
@@ -163,8 +213,8 @@ def heun(denoiser: Denoiser, y: Tensor, sigmas: Tensor, *, watch: Watch | None =
 
     Source: arXiv:2206.00364 algorithm 1 (Karras).
     """
-    _needs_mean(denoiser, "heun")
-    for sigma, sigma_next in _hops(sigmas):
+    needs_mean(denoiser, "heun")
+    for sigma, sigma_next in hops(sigmas):
         x0 = denoiser(y, sigma)
         if watch is not None:
             watch(float(sigma), y, x0)
@@ -173,8 +223,7 @@ def heun(denoiser: Denoiser, y: Tensor, sigmas: Tensor, *, watch: Watch | None =
             x0_ahead = denoiser(ahead, sigma_next)
             if watch is not None:
                 watch(float(sigma_next), ahead, x0_ahead)
-            half = (sigma_next - sigma) / 2
-            ahead = y + half / sigma * (y - x0) + half / sigma_next * (ahead - x0_ahead)
+            ahead = mend(y, x0, ahead, x0_ahead, sigma, sigma_next)
         y = ahead
     return y
 
@@ -192,9 +241,9 @@ def dpmpp_2m(denoiser: Denoiser, y: Tensor, sigmas: Tensor, *, watch: Watch | No
 
     Source: Lu 2022, arXiv:2211.01095 algorithm 2; in noise-level coordinates alpha is 1.
     """
-    _needs_mean(denoiser, "dpmpp_2m")
+    needs_mean(denoiser, "dpmpp_2m")
     before: tuple[Tensor, Tensor] | None = None  # x0 and the step's length in lambda
-    for sigma, sigma_next in _hops(sigmas):
+    for sigma, sigma_next in hops(sigmas):
         x0 = denoiser(y, sigma)
         if watch is not None:
             watch(float(sigma), y, x0)
@@ -227,9 +276,9 @@ def invert(denoiser: Denoiser, y: Tensor, sigmas: Tensor, *, watch: Watch | None
 
     Source: arXiv:2010.02502 section 4.3.
     """
-    _needs_mean(denoiser, "invert")
+    needs_mean(denoiser, "invert")
     lowest = torch.tensor(denoiser.levels.low, dtype=torch.float64)
-    for sigma_next, sigma in reversed(list(_hops(sigmas))):
+    for sigma_next, sigma in reversed(list(hops(sigmas))):
         here = torch.maximum(sigma, lowest)
         x0 = denoiser(y, here)
         if watch is not None:
@@ -298,8 +347,12 @@ def interpolate(first: Tensor, second: Tensor, weight: float) -> Tensor:
     return column(left, first) * first + column(right, second) * second
 
 
-def _hops(sigmas: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The pairs of neighbours of a grid, float64 CPU scalars, so that the loop never waits for a device."""
+def hops(sigmas: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pairs of neighbours of a grid, float64 CPU scalars, so that the loop never waits for a device.
+
+    Raises:
+        ConfigError: if the grid does not descend.
+    """
     grid = level(sigmas)
     if grid.ndim != 1 or len(grid) < 2 or not bool((grid[1:] < grid[:-1]).all()) or not bool(grid[-1] >= 0):
         raise ConfigError(
@@ -309,9 +362,14 @@ def _hops(sigmas: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(grid[:-1].unbind(), grid[1:].unbind(), strict=True)
 
 
-def _needs_mean(denoiser: Denoiser, sampler: str) -> None:
+def needs_mean(denoiser: Denoiser, method: str) -> None:
+    """Refuse, on behalf of `method`, a denoiser that draws x0.
+
+    Raises:
+        RefusalError: if it does.
+    """
     if denoiser.levels.draws:
         raise RefusalError(
-            f"{sampler} follows an ordinary differential equation, which needs the mean of x0, but this "
+            f"{method} follows an ordinary differential equation, which needs the mean of x0, but this "
             "denoiser draws x0 at random; use the ddim sampler"
         )

@@ -11,7 +11,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from anodiff.cond import AttentionEdit
-from anodiff.nets.norm import groups_for
+from anodiff.nets.blocks import joined
+from anodiff.nets.norm import group_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +43,23 @@ class Attention(nn.Module):
     with one it computes them, hands them over and uses what comes back. Both ways agree within 1e-5.
     """
 
-    def __init__(self, channels: int, *, heads: int, place: str, context: int | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        place: str,
+        context: int | None = None,
+        outputs: int | None = None,
+    ) -> None:
         """Store the layers.
 
         Args:
-            channels: Of the input and the output; `heads` divides it.
+            channels: Of the input; `heads` divides it.
             heads: Number of heads.
             place: The name of this layer, unique in its network; handed to edits.
             context: Channels of the second sequence (cross-attention); None: self-attention.
+            outputs: Channels of the output; None: as the input.
         """
         super().__init__()
         self.heads = heads
@@ -57,10 +67,10 @@ class Attention(nn.Module):
         self.context = context
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(context or channels, 2 * channels)
-        self.out = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, outputs or channels)
 
     def forward(self, x: Tensor, seam: Seam) -> Tensor:
-        """The attended values, shaped as `x [B, N, C]`.
+        """The attended values, `[B, N, outputs]`, for `x [B, N, C]`.
 
         Self-attention reads `seam.edit` and `seam.t` only; cross-attention reads the tokens, mask and gain too.
         `Cond.edit` speaks of a noise level; a network does not know one, so the third argument of an edit called
@@ -102,14 +112,23 @@ class AttentionBlock(nn.Module):
     """Attention over the positions of a map, then over the tokens if the network has any, each added to its input.
 
     Its layers are named `<place>.self` and `<place>.cross`. The output projections start at zero, so that the block
-    starts as the identity (arXiv:2105.05233).
+    starts as the identity (arXiv:2105.05233), or with `rescale` as the identity over `sqrt(2)` an addition.
     """
 
     def __init__(
-        self, channels: int, *, heads: int, place: str, groups: int, token_channels: int = 0
+        self,
+        channels: int,
+        *,
+        heads: int,
+        place: str,
+        groups: int,
+        token_channels: int = 0,
+        eps: float = 1e-5,
+        rescale: bool = False,
     ) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups_for(channels, groups), channels)
+        self.rescale = rescale
+        self.norm = group_norm(channels, groups=groups, eps=eps)
         self.attend = Attention(channels, heads=heads, place=f"{place}.self")
         nn.init.zeros_(self.attend.out.weight)
         self.cross: Attention | None = None
@@ -123,7 +142,8 @@ class AttentionBlock(nn.Module):
         """The feature map `h [B, C, H, W]` with what was attended to added."""
         height = h.shape[-2]
         y = rearrange(h, "b c h w -> b (h w) c")
-        y = y + self.attend(rearrange(self.norm(h), "b c h w -> b (h w) c"), seam)
+        normal = rearrange(self.norm(h), "b c h w -> b (h w) c")
+        y = joined(y, self.attend(normal, seam), rescale=self.rescale)
         if self.cross is not None and self.cross_norm is not None:
-            y = y + self.cross(self.cross_norm(y), seam)
+            y = joined(y, self.cross(self.cross_norm(y), seam), rescale=self.rescale)
         return rearrange(y, "b (h w) c -> b c h w", h=height)

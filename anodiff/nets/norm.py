@@ -12,6 +12,11 @@ def groups_for(channels: int, groups: int) -> int:
     return next(n for n in range(min(groups, channels), 0, -1) if channels % n == 0)
 
 
+def group_norm(channels: int, *, groups: int, eps: float = 1e-5) -> nn.GroupNorm:
+    """A group normalisation of at most `groups` groups, with an affine part of its own."""
+    return nn.GroupNorm(groups_for(channels, groups), channels, eps=eps)
+
+
 class AdaGN(nn.Module):
     """Adaptive group normalisation, `y_s GN(h) + y_b` with `y_s = 1 + scale` and `y_b` linear in the embedding.
 
@@ -36,3 +41,19 @@ class AdaGN(nn.Module):
             return y.reshape(b, c, height, width)
         y = F.group_norm(h, self.groups, eps=self.eps)
         return torch.addcmul(shift[:, :, None, None], y, 1 + scale[:, :, None, None])
+
+
+class AddGN(nn.Module):
+    """Group normalisation of the map plus the embedding, `GN(h + W e + b)`, with an affine part of its own.
+
+    Source: Ho et al., arXiv:2006.11239, appendix B: how the time enters a block of DDPM.
+    """
+
+    def __init__(self, channels: int, embed: int, *, groups: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.shift = nn.Linear(embed, channels)
+        self.norm = group_norm(channels, groups=groups, eps=eps)
+
+    def forward(self, h: Tensor, embed: Tensor) -> Tensor:
+        """The shifted and normalised map, shaped as `h [B, C, H, W]`, for `embed [B, E]`."""
+        return self.norm(h + self.shift(embed)[:, :, None, None])

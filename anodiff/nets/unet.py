@@ -10,33 +10,22 @@ from torch import Tensor, nn
 
 from anodiff.cond import Cond
 from anodiff.errors import ConfigError
-from anodiff.nets.attention import Attention, AttentionBlock, Seam, heads_for
-from anodiff.nets.blocks import Downsample, ResBlock, Upsample
+from anodiff.nets.attention import Attention, Seam
+from anodiff.nets.blocks import Modulation, Pad
 from anodiff.nets.embed import LabelEmbedding, TimeEmbedding, or_null
-from anodiff.nets.norm import groups_for
-
-
-class Stage(nn.Module):
-    """One residual block, followed by attention where its level has any."""
-
-    def __init__(self, block: ResBlock, attention: AttentionBlock | None) -> None:
-        super().__init__()
-        self.block = block
-        self.attention = attention
-
-    def forward(self, h: Tensor, embed: Tensor, seam: Seam) -> Tensor:
-        """The map after the block, `[B, outputs, H, W]`."""
-        h = self.block(h, embed)
-        return h if self.attention is None else self.attention(h, seam)
+from anodiff.nets.encoder import Encoder
+from anodiff.nets.fold import folded, unfolded
+from anodiff.nets.layout import Layout, Resample
+from anodiff.nets.norm import group_norm
 
 
 class UNet(nn.Module):
-    """A convolutional U-Net with residual blocks, AdaGN and attention at chosen levels.
+    """A convolutional U-Net with residual blocks and attention at chosen levels, each change of ADM's a switch.
 
     Any height and width: odd sides are halved upwards and restored to the size of the map they are joined with, and
     with a space-to-depth stem the input is extended by its own edge to a multiple of `patch` and the output cropped.
     The output convolution starts at zero. Works in either memory format; `channels_last` is the faster on a CPU.
-    Sources: Ho et al., arXiv:2006.11239, appendix B; Dhariwal & Nichol, arXiv:2105.05233.
+    Sources: Ho et al., arXiv:2006.11239, appendix B; Dhariwal & Nichol, arXiv:2105.05233, section 3.
     """
 
     def __init__(
@@ -56,6 +45,13 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         patch: int = 1,
         groups: int = 32,
+        modulation: Modulation = "adagn",
+        resample: Resample = "conv",
+        rescale: bool = False,
+        mid_attention: bool | None = None,
+        eps: float = 1e-5,
+        frequency_shift: float = 0.0,
+        pad: Pad = "both",
     ) -> None:
         """Build the layers.
 
@@ -66,77 +62,72 @@ class UNet(nn.Module):
             multipliers: One a level; level `i` has `round(width * multipliers[i])` channels at `1 / (patch * 2^i)`
                 of the input's size.
             blocks: Residual blocks a level on the way down; one more on the way up.
-            attention: Indices of the levels with attention, 0 the finest; the middle follows the last level.
+            attention: Indices of the levels with attention, 0 the finest.
             heads: Attention heads; None: as many as leave `head_channels` to each.
             head_channels: Channels a head, where `heads` is None.
             classes: Number of labels; None: labels are not read.
             cond_channels: Channels of `Cond.image`, concatenated to `x`; 0: not read.
-            token_channels: Channels of `Cond.tokens`, read by cross-attention where `attention` is; 0: not read.
+            token_channels: Channels of `Cond.tokens`, read by cross-attention where there is attention; 0: not read.
             dropout: Share of the activations dropped before the last convolution of a block.
             patch: Side of the squares folded into channels at the input and unfolded at the output.
             groups: Upper bound of the groups of a normalisation (the largest divisor below it is taken).
+            modulation: How time and label enter a block: "adagn" scales and shifts its second norm, "add" is added
+                before it (DDPM).
+            resample: What changes the size: "conv", a convolution (strided, or after nearest neighbours), or
+                "residual", a residual block with a mean or nearest neighbours in both branches (BigGAN).
+            rescale: Whether what a residual connection adds up is divided by `sqrt(2)`.
+            mid_attention: Whether the middle has attention; None: where the last level has.
+            eps: Added to the variances of the group norms.
+            frequency_shift: Of the sinusoids of the time, see `sinusoidal`.
+            pad: Where the strided convolutions see zeros: "both" sides, or "after", right and below alone, as
+                networks that came from TensorFlow do.
+
+        Raises:
+            ConfigError: these do not make a network.
         """
         super().__init__()
-        levels = len(multipliers)
-        if bad := [i for i in attention if not 0 <= i < levels]:
-            raise ConfigError(
-                f"attention names levels {bad}, the network has levels 0..{levels - 1}: name those"
-            )
-        if token_channels and not attention:
-            raise ConfigError("token_channels is set but no level has attention: name levels in `attention`")
+        layout = Layout(
+            width=width,
+            multipliers=tuple(multipliers),
+            blocks=blocks,
+            attention=tuple(attention),
+            heads=heads,
+            head_channels=head_channels,
+            token_channels=token_channels,
+            dropout=dropout,
+            groups=groups,
+            eps=eps,
+            modulation=modulation,
+            resample=resample,
+            rescale=rescale,
+            mid_attention=mid_attention,
+            pad=pad,
+        )
         self.in_channels = in_channels
         self.out_channels = out_channels
+        self.classes = classes or None
         self.cond_channels = cond_channels
         self.token_channels = token_channels
         self.patch = patch
-        self.levels = levels
-        embed = 4 * width
-        widths = [max(1, round(width * m)) for m in multipliers]
+        self.levels = layout.levels
+        self.blocks = blocks
 
-        def stage(inputs: int, outputs: int, level: int, place: str) -> Stage:
-            block = ResBlock(inputs, outputs, embed=embed, groups=groups, dropout=dropout)
-            if level not in attention:
-                return Stage(block, None)
-            n = heads_for(outputs, heads=heads, head_channels=head_channels)
-            if outputs % n:
-                raise ConfigError(
-                    f"heads={n} must divide the {outputs} channels of level {level}: change either"
-                )
-            return Stage(
-                block,
-                AttentionBlock(outputs, heads=n, place=place, groups=groups, token_channels=token_channels),
-            )
-
-        self.time = TimeEmbedding(width, embed)
-        self.label = LabelEmbedding(classes, embed) if classes else None
+        self.time = TimeEmbedding(width, layout.embed, shift=frequency_shift)
+        self.label = LabelEmbedding(classes, layout.embed) if classes else None
         self.null_image = nn.Parameter(torch.zeros(1, cond_channels, 1, 1)) if cond_channels else None
         self.null_token = nn.Parameter(torch.randn(1, 1, token_channels)) if token_channels else None
-        self.stem = nn.Conv2d((in_channels + cond_channels) * patch**2, widths[0], 3, padding=1)
-
-        self.down = nn.ModuleList()
-        self.shrink = nn.ModuleList()
-        channels = widths[0]
-        joined = [channels]  # channels of the maps that the way up joins, last first
-        for i, outputs in enumerate(widths):
-            for j in range(blocks):
-                self.down.append(stage(channels, outputs, i, f"down.{i}.{j}"))
-                channels = outputs
-                joined.append(channels)
-            if i < levels - 1:
-                self.shrink.append(Downsample(channels, channels))
-                joined.append(channels)
-        self.mid_in = stage(channels, channels, levels - 1, "mid")
-        self.mid_out = ResBlock(channels, channels, embed=embed, groups=groups, dropout=dropout)
+        self.encoder = Encoder((in_channels + cond_channels) * patch**2, layout)
         self.up = nn.ModuleList()
         self.grow = nn.ModuleList()
-        for i, outputs in reversed(list(enumerate(widths))):
+        channels = self.encoder.channels
+        skips = list(self.encoder.widths)
+        for i, outputs in reversed(list(enumerate(layout.widths))):
             for j in range(blocks + 1):
-                self.up.append(stage(channels + joined.pop(), outputs, i, f"up.{i}.{j}"))
+                self.up.append(layout.stage(channels + skips.pop(), outputs, i, f"up.{i}.{j}"))
                 channels = outputs
             if i:
-                self.grow.append(Upsample(channels, channels))
-        self.blocks = blocks
-        self.norm = nn.GroupNorm(groups_for(channels, groups), channels)
+                self.grow.append(layout.larger(channels))
+        self.norm = group_norm(channels, groups=groups, eps=eps)
         self.last = nn.Conv2d(channels, out_channels * patch**2, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # pyright: ignore[reportArgumentType]
@@ -145,6 +136,12 @@ class UNet(nn.Module):
     def stride(self) -> int:
         """The side of the input that one position of the deepest level stands for, `patch * 2^(levels - 1)`."""
         return self.patch * 2 ** (self.levels - 1)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The fields of `Cond` it was built for, of "label", "tokens" and "image"."""
+        built = {"label": self.label, "tokens": self.null_token, "image": self.null_image}
+        return frozenset(name for name, part in built.items() if part is not None)
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -161,35 +158,26 @@ class UNet(nn.Module):
                 are absent, or whose row has `keep` False, are the learned null.
 
         Raises:
-            ConfigError: the channels of `x` or `Cond.image`, or the size of the latter, do not fit.
+            ConfigError: the channels of `x` or `Cond.image`, the size of the latter, or the labels do not fit.
         """
         cond = cond or Cond()
+        h = folded(self._joined(x, cond), self.patch)  # [B, c, ceil(H / patch), ceil(W / patch)]
         b, _, height, width = x.shape
         t = t.to(x.device).expand(b)
-        h = self._folded(self._joined(x, cond))  # [B, c, ceil(H / patch), ceil(W / patch)]
         embed = self.time(t)
         if self.label is not None:
             embed = embed + self.label(cond.label, cond.keep, batch=b)
         embed = F.silu(embed)  # every block needs it so
         seam = self._seam(t, cond)
 
-        h = self.stem(h)
-        skips = [h]
-        for i in range(self.levels):
-            for j in range(self.blocks):
-                h = self.down[i * self.blocks + j](h, embed, seam)
-                skips.append(h)
-            if i < self.levels - 1:
-                h = self.shrink[i](h)
-                skips.append(h)
-        h = self.mid_out(self.mid_in(h, embed, seam), embed)
+        h, skips = self.encoder(h, embed, seam)
         for i in range(self.levels):
             for j in range(self.blocks + 1):
                 h = self.up[i * (self.blocks + 1) + j](torch.cat([h, skips.pop()], dim=1), embed, seam)
             if i < self.levels - 1:
-                h = self.grow[i](h, (skips[-1].shape[-2], skips[-1].shape[-1]))
+                h = self.grow[i](h, embed, (skips[-1].shape[-2], skips[-1].shape[-1]))
         h = self.last(F.silu(self.norm(h)))
-        return F.pixel_shuffle(h, self.patch)[..., :height, :width] if self.patch > 1 else h
+        return unfolded(h, self.patch, (height, width))
 
     def _joined(self, x: Tensor, cond: Cond) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
@@ -210,12 +198,6 @@ class UNet(nn.Module):
                 )
             image = or_null(cond.image.to(x.dtype), self.null_image, cond.keep)
         return torch.cat([x, image], dim=1)  # [B, in_channels + cond_channels, H, W]
-
-    def _folded(self, x: Tensor) -> Tensor:
-        if self.patch == 1:
-            return x
-        x = F.pad(x, (0, -x.shape[-1] % self.patch, 0, -x.shape[-2] % self.patch), mode="replicate")
-        return F.pixel_unshuffle(x, self.patch)  # [B, C * patch^2, ceil(H / patch), ceil(W / patch)]
 
     def _seam(self, t: Tensor, cond: Cond) -> Seam:
         if self.null_token is None:

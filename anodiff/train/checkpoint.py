@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anodiff.atomic import drafts, replacing
 from anodiff.errors import ConfigError, ModelFileError
-from anodiff.train.objective import Objective
+from anodiff.train.objective import Minimised
 from anodiff.train.plan import Plan
 
 MAGIC = b"anodiff checkpoint 1\n"
@@ -32,39 +32,31 @@ class State:
     seconds: float  # spent on them, over all resumptions
     stopped_by: str | None  # "steps", "time" or "interrupt" in the last checkpoint of a process
     fingerprint: dict[str, str]
-    denoiser: dict[str, Tensor]
+    model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
     precision: dict[str, Any]  # the loss scale of 16-mixed
+    law: dict[str, Tensor] = field(default_factory=dict)  # history of an adaptive law of the noise levels
 
 
 def save(folder: Path, state: State) -> Path:
     """The path `folder/step-<steps>.ckpt` that now holds `state`; older ones beyond the last two are gone.
 
-    Written under a temporary name, flushed to the disk and renamed, so a kill or a power cut at any moment
-    leaves every `.ckpt` file whole. The content is preceded by its SHA-256.
+    A kill or a power cut at any moment leaves every `.ckpt` file whole (`atomic.replacing`). The content is preceded by
+    its SHA-256.
 
     Raises:
         OSError: a full disk or a folder without write permission; the checkpoints before stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    torch.save({field.name: getattr(state, field.name) for field in dataclasses.fields(state)}, buffer)
+    torch.save({part.name: getattr(state, part.name) for part in dataclasses.fields(state)}, buffer)
     content = buffer.getbuffer()
     path = folder / f"step-{state.step:08d}.ckpt"
-    draft = path.with_suffix(".part")
-    try:
-        with draft.open("wb") as file:
-            file.write(MAGIC)
-            file.write(hashlib.sha256(content).digest())
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    _sync(folder)
-    for old in found(folder)[KEPT:]:
+    with replacing(path) as draft, draft.open("wb") as file:
+        file.write(MAGIC)
+        file.write(hashlib.sha256(content).digest())
+        file.write(content)
+    for old in [*found(folder)[KEPT:], *drafts(folder, "step-*.ckpt")]:
         old.unlink(missing_ok=True)
     return path
 
@@ -118,30 +110,31 @@ def latest(folder: Path) -> State | None:
 
 def clear(folder: Path) -> None:
     """Nothing; the checkpoints in `folder` and the drafts of killed runs are gone."""
-    for path in [*folder.glob("step-*.ckpt"), *folder.glob("step-*.part")]:
+    for path in [*folder.glob("step-*.ckpt"), *drafts(folder, "step-*.ckpt")]:
         path.unlink(missing_ok=True)
 
 
 def fingerprint(
-    plan: Plan, objective: Objective, denoiser: nn.Module, *, rows: int, identity: Mapping[str, str]
+    plan: Plan, objective: Minimised, model: nn.Module, *, rows: int, identity: Mapping[str, str]
 ) -> dict[str, str]:
     """What must be the same for a run to go on, by name: plan but for how it is carried out, objective, network, data.
 
     Args:
         plan: the run's numbers.
-        objective: weight, levels and noise.
-        denoiser: its class, levels and the names, shapes and types of its state count, not its values.
+        objective: what is minimised, with its levels and noise; a dataclass.
+        model: its class, levels and the names, shapes and types of its state count, not its values.
         rows: number of training rows.
         identity: what else the caller holds the run to, such as a digest of its configuration.
     """
-    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in denoiser.state_dict().items()]
+    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in model.state_dict().items()]
     numbers = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if f.name not in CARRIED_OUT}
-    kind = f"{type(denoiser).__name__} for {describe(getattr(denoiser, 'levels', None))}"
+    kind = f"{type(model).__name__} for {describe(getattr(model, 'levels', None))}"
     return {
-        "denoiser": kind,
+        "model": kind,
         **{f"train.{name}": repr(value) for name, value in numbers.items()},
         **{
-            f"objective.{f.name}": describe(getattr(objective, f.name)) for f in dataclasses.fields(objective)
+            f"objective.{f.name}": describe(getattr(objective, f.name))
+            for f in dataclasses.fields(objective)  # type: ignore[arg-type]
         },
         "network": hashlib.sha256(repr(shapes).encode()).hexdigest()[:16],
         "number of training pictures": str(rows),
@@ -181,13 +174,3 @@ def agree(state: State, now: dict[str, str]) -> None:
             f"the checkpoint at step {state.step} belongs to another configuration: {'; '.join(changed)}. "
             "Put these back to resume it, or start anew without resume or in another folder"
         )
-
-
-def _sync(folder: Path) -> None:
-    """Make the renaming itself durable, where the system lets a folder be opened."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

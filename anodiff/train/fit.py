@@ -1,7 +1,8 @@
-"""From a denoiser, data and a plan to trained weights; the loop is Lightning's, everything it depends on is ours."""
+"""From a model, data and a plan to trained weights; the loop is Lightning's, everything it depends on is ours."""
 
 from __future__ import annotations
 
+import operator
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,17 +20,18 @@ from torch.multiprocessing.spawn import ProcessException
 from anodiff.errors import ConfigError, DataError, DeviceError, TrainingError
 from anodiff.train import checkpoint, record
 from anodiff.train.checkpoint import State
-from anodiff.train.denoising import Denoising, Encodes
+from anodiff.train.importance import adapts
 from anodiff.train.interrupt import deferred, event, quiet
-from anodiff.train.objective import Objective
+from anodiff.train.objective import Minimised
 from anodiff.train.plan import Plan
 from anodiff.train.progress import Progress, Silent
 from anodiff.train.source import Items
+from anodiff.train.training import Encodes, Training
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; the weights themselves are in the denoiser."""
+    """How a run ended; the weights themselves are in the model."""
 
     steps: int  # done, over all resumptions
     seconds: float  # spent on them
@@ -38,11 +40,11 @@ class Outcome:
 
 
 def fit(
-    denoiser: nn.Module,
+    model: nn.Module,
     data: Items,
     plan: Plan,
     *,
-    objective: Objective,
+    objective: Minimised,
     folder: Path | None = None,
     resume: str | None = None,
     labels: Sequence[int] | None = None,
@@ -50,29 +52,33 @@ def fit(
     identity: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """How the training of `denoiser` ended; it leaves with the averaged weights loaded, in evaluation mode.
+    """How the training of `model` ended; it leaves with the averaged weights loaded, in evaluation mode.
 
     On a CPU the weights are a function of the arguments and of the number of threads alone: a run that was
     killed at any moment and resumed ends with the same bits as one that was not. Two devices equal one up to
     the order of sums.
 
     Args:
-        denoiser: `(y, sigma, cond) -> x0`, trained in place.
+        model: what `objective.loss` takes, trained in place: a denoiser `(y, sigma, cond) -> x0`, or a
+            classifier `(y, sigma) -> logits` for `CrossEntropy`.
         data: rows by number; codes, or pictures in [0, 1] where `codec` is given.
         plan: the numbers of the run.
-        objective: what is minimised.
+        objective: what is minimised; with `LossSecondMoment` as its `times` the levels follow the losses.
         folder: gets `metrics.csv` (step, loss, lr, seconds) and `checkpoints/`; None keeps nothing.
         resume: None starts anew and clears what an earlier run left in `folder`; "auto" goes on from the
             newest readable checkpoint in it, or starts anew where there is none; else the path of a
             checkpoint.
-        labels: a class for each row of `data`, for `Cond.label`.
+        labels: a class for each row of `data`, for `Cond.label`; from 0 to below `model.net.classes` where the
+            network says that.
         codec: frozen encoder applied to each batch, without gradient, on the device.
         identity: what else must be the same on resumption, such as `{"configuration": digest}`.
         progress: shows the course; None is silent.
 
     Raises:
-        ConfigError: a number of `plan` makes no sense, or a checkpoint belongs to another configuration.
-        DataError: no rows, or not one label a row.
+        ConfigError: a number of `plan` or `objective` makes no sense, or a checkpoint belongs to another
+            configuration.
+        RefusalError: the objective has no meaning for this model, or does not train all of it.
+        DataError: no rows, not one label a row, or a label that is no class of the network.
         ModelFileError: no checkpoint can be read.
         TrainingError: a loss or weight that is not finite, with the step, the learning rate and what to try.
         DeviceError: the devices asked for are not there.
@@ -80,14 +86,18 @@ def fit(
     """
     plan.check()
     _check_data(data, plan, labels)
+    _check_labels(labels, model)
+    if (check := getattr(objective, "check", None)) is not None:
+        check(model, plan, labels)
+    history = objective.times.begin() if adapts(objective.times) else None
     if resume is not None and folder is None:
         raise ConfigError("resume was asked for without a folder; name the folder of the run to go on with")
     folder = None if folder is None else Path(folder)
     identity = identity or {}
-    marks = checkpoint.fingerprint(plan, objective, denoiser, rows=len(data), identity=identity)
+    marks = checkpoint.fingerprint(plan, objective, model, rows=len(data), identity=identity)
     state = _begin(folder, resume, marks)
     progress = progress or Silent()
-    device = next(denoiser.parameters()).device
+    device = next(model.parameters()).device
     with tempfile.TemporaryDirectory(prefix="anodiff-") as aside, quiet():
         trainer = _trainer(plan, state, Path(aside))
         spawns = _spawns(trainer)
@@ -95,11 +105,12 @@ def fit(
         stop = event(shared=spawns)
         # Processes that were spawned answer through files, if need be through files that nobody else sees.
         place = folder or (Path(aside) if spawns else None)
-        run = Denoising(
-            denoiser,
+        run = Training(
+            model,
             data,
             plan,
             objective,
+            history=history,
             labels=labels,
             codec=codec,
             folder=place,
@@ -124,8 +135,8 @@ def fit(
                 course += run.course
         elif state is not None:
             run.stopped_by = "steps" if run.steps_done == plan.steps else "time"
-    run.ema.give(denoiser)
-    denoiser.eval().to(device)
+    run.ema.give(model)
+    model.eval().to(device)
     if run.stopped_by == "interrupt":
         kept = f"; the checkpoint is in {folder / 'checkpoints'}" if folder else ""
         raise KeyboardInterrupt(f"interrupted after step {run.steps_done} of {plan.steps}{kept}")
@@ -145,6 +156,24 @@ def _check_data(data: Items, plan: Plan, labels: Sequence[int] | None) -> None:
             f"train.condition_dropout is {plan.condition_dropout} but there is no condition to drop; "
             "give labels or set it to 0"
         )
+
+
+def _check_labels(labels: Sequence[int] | None, model: nn.Module) -> None:
+    """Refuse what is no class, by its row."""
+    classes = getattr(getattr(model, "net", None), "classes", None)
+    known = isinstance(classes, int)
+    wanted = (
+        f"a whole number from 0 to {classes - 1}, a class of the network"
+        if known
+        else "a whole number from 0 up"
+    )
+    for row, label in enumerate(() if labels is None else labels):
+        try:
+            number = operator.index(label)
+        except TypeError:
+            number = -1
+        if number < 0 or (known and number >= classes):
+            raise DataError(f"the label of each picture is {wanted}, but that of row {row} is {label!r}")
 
 
 def _begin(folder: Path | None, resume: str | None, marks: dict[str, str]) -> State | None:
@@ -219,7 +248,7 @@ def _check_devices(trainer: Trainer, plan: Plan) -> None:
         )
 
 
-def _train(trainer: Trainer, run: Denoising) -> None:
+def _train(trainer: Trainer, run: Training) -> None:
     port = os.environ.get("MASTER_PORT")
     try:
         trainer.fit(run)
@@ -243,7 +272,7 @@ def _train(trainer: Trainer, run: Denoising) -> None:
             os.environ.pop("MASTER_PORT", None)  # else the next run would meet at the same door
 
 
-def _recall(run: Denoising, place: Path) -> None:
+def _recall(run: Training, place: Path) -> None:
     """Bring the state that spawned processes ended with into this one."""
     state = checkpoint.latest(place / "checkpoints")
     if state is None:

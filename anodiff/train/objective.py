@@ -5,30 +5,61 @@ with `snr = 1 / sigma^2`, `eps = (y - x0) / sigma` and `v = (eps - sigma x0) / s
 
     |eps - eps'|^2 = |x0 - x0'|^2 / sigma^2          |v - v'|^2 = |x0 - x0'|^2 (1 + sigma^2) / sigma^2
 
-so the family of a network and the loss it is trained with are chosen apart.
+so the family of a network and the loss it is trained with are chosen apart. The bound (`variational.py`) and the
+cross-entropy of a classifier (`classification.py`) are objectives of the same shape, `Minimised`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anodiff.diffusion.levels import column, level
+from anodiff.errors import RefusalError
 from anodiff.noise import gaussian
 
 if TYPE_CHECKING:
     from anodiff.cond import Cond
     from anodiff.noise import NoiseDraw
+    from anodiff.train.plan import Plan
 
 Weight = Callable[[Tensor], Tensor]
 """sigma [B] -> weight [B] of the squared error of `x0`."""
 
 Times = Callable[[Tensor], Tensor]
 """u [B], uniform in [0, 1), float64 -> sigma [B] by the inverse distribution function of the levels' law."""
+
+
+class Minimised(Protocol):
+    """What one run minimises, a frozen dataclass: its fields are what a resumed run is held to.
+
+    `check(model, plan, labels)`, where it has one, is asked before a run and raises what makes no sense.
+    """
+
+    @property
+    def times(self) -> Times:
+        """The law of the noise levels."""
+        ...
+
+    @property
+    def draw(self) -> NoiseDraw:
+        """The law of the unit noise."""
+        ...
+
+    def loss(
+        self, model: Callable, z: Tensor, sigma: Tensor, n: Tensor, cond: Cond | None = None, /
+    ) -> Tensor:
+        """The loss of each row, [B], of `model` at `z + sigma n`."""
+        ...
+
+
+def learns_variance(denoiser: object) -> bool:
+    """Whether a denoiser has a variance of its own that training must teach."""
+    return bool(getattr(denoiser, "learned_variance", False))
 
 
 @dataclass(frozen=True)
@@ -149,6 +180,21 @@ class Objective:
             n: unit noise shaped like `z`.
             cond: the batch's conditions.
         """
-        x0 = denoiser(z + column(sigma, z) * n, sigma, cond)
+        return self.error(z, denoiser(z + column(sigma, z) * n, sigma, cond), sigma)
+
+    def error(self, z: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+        """The weighted error of each row, [B], of a prediction `x0` that is at hand."""
         error = (x0 - z).square().flatten(1).mean(1)  # [B]
         return column(self.weight(level(sigma)), error) * error
+
+    def check(self, denoiser: nn.Module, plan: Plan, labels: Sequence[int] | None) -> None:
+        """Nothing, when this loss trains all of `denoiser`.
+
+        Raises:
+            RefusalError: it has a learned variance, which no error of x0 teaches.
+        """
+        if learns_variance(denoiser):
+            raise RefusalError(
+                f"{type(denoiser).__name__} has a learned variance, but an error of x0 never trains it: it would "
+                "stay as it was drawn; take the hybrid or the variational loss, or learned_variance=False"
+            )

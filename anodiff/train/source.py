@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from anodiff.noise import PerImageNoise
-from anodiff.train.objective import Objective
+from anodiff.train.objective import Minimised
 from anodiff.train.plan import Plan
 
 ORDER, LEVEL, NOISE, AUGMENT, KEEP, NETWORK = range(6)  # purposes: no two draws share a key
@@ -38,14 +38,14 @@ class Batch(NamedTuple):
     """One rank's rows of one step."""
 
     z: Tensor  # [B, c, h, w] codec space, or [B, C, H, W] pixels where a codec follows
-    sigma: Tensor  # [B] float64, stays on the CPU
+    u: Tensor  # [B] float64 in [0, 1), the quantiles of the noise levels in their law; stays on the CPU
     n: Tensor | None  # like z; None where a codec follows, whose shape is not known yet
     seeds: list[int]  # of each row's noise
     label: Tensor | None  # [B]
     keep: Tensor | None  # [B] False = the learned null
 
     def to(self, device: torch.device) -> Batch:
-        """The same rows on `device`; `sigma` stays on the CPU, where levels are looked up."""
+        """The same rows on `device`; `u` stays on the CPU, where levels are looked up."""
         moved = {
             name: value.to(device, non_blocking=True)
             for name in ("z", "n", "label", "keep")
@@ -82,13 +82,15 @@ class Steps(Dataset[Batch]):
 
     Noise levels are stratified: row i of B takes the quantile (u + i / B) mod 1 of their law with one u a
     step (arXiv:2107.00630, appendix I.1); each row alone is as random as before, their mean is much less so.
+    The law itself is applied where the step is taken, for it may depend on the losses before
+    (`importance.py`), which a batch read ahead cannot know.
     """
 
     def __init__(
         self,
         data: Items,
         plan: Plan,
-        objective: Objective,
+        objective: Minimised,
         *,
         labels: Sequence[int] | None = None,
         ahead: bool = True,
@@ -127,4 +129,4 @@ class Steps(Dataset[Batch]):
                     [uniform(seed, KEEP, step, row) >= plan.condition_dropout for row in mine]
                 )
         n = PerImageNoise(seeds, draw=self.objective.draw)(z) if self.ahead else None
-        return Batch(z, self.objective.times(u), n, seeds, label, keep)
+        return Batch(z, u, n, seeds, label, keep)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from anodiff.codec.backbone import backbone
 from anodiff.codec.feature import FeatureCodec, at_size
 from anodiff.codec.fuse import fused
-from anodiff.errors import DataError, RefusalError
+from anodiff.errors import ConfigError, DataError, RefusalError
 
 LITE = "tf_efficientnet_lite0"
 
@@ -70,7 +70,7 @@ def test_a_code_is_the_same_alone_and_in_any_batch(codec):
 def test_a_fresh_module_takes_the_state_with_the_backbone(codec, tmp_path):
     save_file(codec.state_dict(), tmp_path / "codec.safetensors")
     fresh = FeatureCodec(fused(backbone(LITE, (2, 3), weights="random")), floor=1e-4)
-    with pytest.raises(RefusalError, match="knows no normals"):
+    with pytest.raises(ConfigError, match="Whiten has learnt nothing yet"):
         fresh.encode(patches(1))
     fresh.load_state_dict(load_file(tmp_path / "codec.safetensors"))
     assert torch.equal(fresh.encode(patches(2)), codec.encode(patches(2)))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from anodiff.codec.whiten import ChannelMoments, Whiten, whitening
-from anodiff.errors import DataError, RefusalError
+from anodiff.errors import ConfigError, DataError
 
 
 def correlated(count: int, channels: int, seed: int = 0) -> torch.Tensor:
@@ -86,13 +86,14 @@ def test_a_fresh_module_takes_the_state(mode):
     z = correlated(5, 4)
     net = settled(z, mode=mode)
     fresh = Whiten(mode=mode)
-    assert not fresh.learnt
+    with pytest.raises(ConfigError, match="learnt nothing yet"):
+        fresh(z)
     fresh.load_state_dict(net.state_dict())
     assert torch.equal(fresh(z), net(z))
 
 
 def test_nothing_learnt_is_refused_and_so_is_what_is_not_a_number():
-    with pytest.raises(RefusalError, match="call `learn`"):
+    with pytest.raises(ConfigError, match="Whiten has learnt nothing yet: teach it"):
         Whiten()(torch.zeros(1, 2, 3, 3))
     with pytest.raises(DataError, match="finite"):
         settled(torch.full((1, 2, 3, 3), torch.nan))

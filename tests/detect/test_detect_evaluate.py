@@ -15,8 +15,11 @@ def result(score: float, shape: tuple[int, int], spot: bool) -> Result:
     heat = torch.zeros(1, 1, 16, 16)
     if spot:
         heat[0, 0, 4:8, 4:8] = score
-    scored = Scored(score=torch.tensor([score]), p_value=torch.tensor([0.5]), heat=heat, restored=None)
-    return unbatch(scored, 0, threshold=1.0, mask_threshold=1.0, shape=shape)
+    scored = Scored(
+        score=torch.tensor([score]), p_value=torch.tensor([0.5]), heat=heat, restored=None,
+        threshold=torch.ones(1), mask_threshold=torch.ones(1),
+    )  # fmt: skip
+    return unbatch(scored, 0, shape=shape)
 
 
 def test_maps_meet_masks_at_the_masks_own_size() -> None:

@@ -24,13 +24,16 @@ def scored(peak: float = 5.0) -> Scored:
         p_value=torch.tensor([0.9, 0.05]),
         heat=heat,
         restored=torch.full((2, 3, 16, 16), 0.5),
+        threshold=torch.ones(2, dtype=torch.float64),
+        mask_threshold=torch.full((2,), 2.0, dtype=torch.float64),
+        label=torch.tensor([1, 0]),
     )
 
 
 def result(row: int = 1, peak: float = 5.0, **changes) -> Result:
     image = np.full((40, 60, 3), 100, dtype=np.uint8)
     found = unbatch(
-        scored(peak), row, threshold=1.0, mask_threshold=2.0, shape=(40, 60), image=image, path="parts/a 1.png",
+        scored(peak), row, names=("lid", "nut"), shape=(40, 60), image=image, path="parts/a 1.png",
         model_id="m", timings_ms={"total": 1.5},
     )  # fmt: skip
     return replace(found, **changes)
@@ -39,6 +42,7 @@ def result(row: int = 1, peak: float = 5.0, **changes) -> Result:
 def test_map_mask_and_regions_are_at_the_size_of_the_input() -> None:
     bad = result()
     assert bad.is_anomalous is True
+    assert bad.category == bad.to_dict()["category"] == "lid"
     assert bad.heatmap.shape == bad.mask.shape == (40, 60)
     assert bad.heatmap.dtype == np.float32
     assert bad.mask.dtype == bool
@@ -98,7 +102,7 @@ def test_a_failed_picture_is_neither_good_nor_bad() -> None:
 def test_a_score_that_is_no_number_never_passes_as_good() -> None:
     broken = scored()
     broken.score[1] = math.nan
-    found = unbatch(broken, 1, threshold=1.0, mask_threshold=2.0, shape=(8, 8))
+    found = unbatch(broken, 1, names=("lid", "nut"), shape=(8, 8))
     assert found.is_anomalous is None
     assert found.error
 

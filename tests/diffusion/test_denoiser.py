@@ -27,7 +27,10 @@ def noisy(batch: int = 6, dtype: torch.dtype = torch.float64) -> tuple[torch.Ten
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_every_target_gives_the_same_x0(kind):
-    """Another scaling, the same mean: a perfect eps, v or x0 network is one denoiser."""
+    """Another scaling, the same mean: a perfect eps, v or x0 network is one denoiser.
+
+    Law: parameterisation; reference: the ideal denoiser of a mixture in closed form
+    """
     truth = Mixture()
     y, sigma = noisy()
     x0 = FAMILIES[kind](as_net(truth, TABLE, kind), TABLE)(y, sigma)
@@ -53,6 +56,7 @@ def test_the_network_sees_unit_variance_and_the_original_index(kind):
 
 
 def test_scaling_is_the_variance_preserving_one():
+    """Law: parameterisation; reference: x_t = sqrt(abar) y, written out"""
     y, sigma = noisy()
     inputs = []
     X0Denoiser(lambda x_t, t, cond: inputs.append(x_t) or x_t, TABLE)(y, sigma)
@@ -75,7 +79,10 @@ def test_a_level_between_two_entries_feeds_the_nearest_index_and_scales_exactly(
 
 
 def test_karras_preconditioning_by_its_defining_properties():
-    """Unit-variance inputs, unit-variance targets, and the smallest c_out (arXiv:2206.00364 appendix B.6)."""
+    """Unit-variance inputs, unit-variance targets, and the smallest c_out (arXiv:2206.00364 appendix B.6).
+
+    Law: parameterisation; reference: the ideal denoiser of a Gaussian in closed form
+    """
     std, sigma = 0.7, torch.tensor([0.01, 0.5, 30.0], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     x0 = std * torch.randn(3, 1, 300, 300, generator=generator, dtype=torch.float64)
@@ -179,6 +186,7 @@ def test_tables_keep_their_digits_when_a_model_is_halved():
 
 
 def test_rows_do_not_depend_on_their_batch():
+    """Law: parameterisation; reference: the same rows one by one"""
     truth = Mixture()
     denoiser = EpsDenoiser(as_net(truth, TABLE, "eps"), TABLE)
     y, sigma = noisy()

@@ -39,7 +39,10 @@ def test_a_step_with_the_true_x0_keeps_the_law_of_the_next_level(sigma, share, e
 
 @pytest.mark.parametrize("t", [1, 2, 100, 999])
 def test_eta_one_is_the_ddpm_posterior(t):
-    """Written out in the paper's own symbols (arXiv:2006.11239 eq. 6 and 7). Measured: 6.9e-13."""
+    """Written out in the paper's own symbols (arXiv:2006.11239 eq. 6 and 7). Measured: 6.9e-13.
+
+    Law: step; reference: arXiv:2006.11239 eq. 6 and 7 in x_t, written out
+    """
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=F64)
     abar = (1 - betas).cumprod(0)
     x0, x_t, n = picture(1, 2, 3, 3), picture(1, 2, 3, 3, seed=1), picture(1, 2, 3, 3, seed=2)
@@ -51,6 +54,7 @@ def test_eta_one_is_the_ddpm_posterior(t):
 
 
 def test_variances_are_the_papers():
+    """Law: posterior; reference: arXiv:2006.11239 eq. 7 in x_t, written out"""
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=F64)
     abar = (1 - betas).cumprod(0)
     small, large = posterior_variance(TABLE[1:], TABLE[:-1])
@@ -62,6 +66,7 @@ def test_variances_are_the_papers():
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
 def test_fraction_replaces_the_deviation_and_not_the_mean(fraction):
+    """Law: learned variance; reference: arXiv:2102.09672 eq. 15 in y, written out"""
     y, x0, n = (picture(2, 1, 3, 3, seed=s) for s in range(3))
     sigma, sigma_next = TABLE[[500, 30]], TABLE[[499, 10]]
     mean = step(y, x0, sigma, sigma_next, eta=1, noise=torch.zeros_like(n))
@@ -74,6 +79,7 @@ def test_fraction_replaces_the_deviation_and_not_the_mean(fraction):
 
 
 def test_upwards_is_the_way_back():
+    """Law: step; reference: the step down after the step up"""
     y, x0 = picture(1, 1, 4, 4), picture(1, 1, 4, 4, seed=1)
     up = step(y, x0, 0.5, 3.0)
     assert (step(up, x0, 3.0, 0.5) - y).abs().max() <= 1e-14

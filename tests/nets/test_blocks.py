@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.resnet import ResnetBlock2D
 
-from anodiff.nets.blocks import Downsample, ResBlock, Upsample
+from anodiff.nets.blocks import Downsample, ResBlock, Upsample, halved
 from anodiff.nets.norm import AdaGN, groups_for
 
 
@@ -79,7 +79,7 @@ def test_the_block_starts_as_its_shortcut():
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 3)])
 def test_down_and_up_return_to_the_size(size):
-    h = torch.randn(1, 4, *size)
-    small = Downsample(4, 6)(h)
-    assert small.shape == (1, 6, -(-size[0] // 2), -(-size[1] // 2))
-    assert Upsample(6, 4)(small, size).shape == h.shape
+    h, embed = torch.randn(1, 4, *size), torch.zeros(1, 1)
+    small = Downsample(4)(h, embed, halved(size))
+    assert small.shape == (1, 4, -(-size[0] // 2), -(-size[1] // 2))
+    assert Upsample(4)(small, embed, size).shape == h.shape

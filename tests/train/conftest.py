@@ -7,15 +7,25 @@ import torch
 from small_run import run
 
 
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory):
-    """A run that nobody interrupted."""
+def undisturbed(tmp_path_factory, **options):
     folder = tmp_path_factory.mktemp("whole")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    run(folder)
+    run(folder, **options)
     torch.set_num_threads(before)
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A run that nobody interrupted."""
+    return undisturbed(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def whole_adaptive(tmp_path_factory):
+    """One whose levels follow its losses."""
+    return undisturbed(tmp_path_factory, adaptive=True)
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ def state(step, **changes):
         "seconds": 1.5,
         "stopped_by": None,
         "fingerprint": {"train.batch": "4"},
-        "denoiser": {"w": torch.arange(5.0) + step},
+        "model": {"w": torch.arange(5.0) + step},
         "ema": {"w": torch.arange(5.0) - step},
         "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"betas": (0.9, 0.999)}]},
         "precision": {},
@@ -35,7 +35,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     path = checkpoint.save(tmp_path / "c", state(12))
     back = checkpoint.load(path)
     assert (back.step, back.seconds, back.stopped_by) == (12, 1.5, None)
-    assert torch.equal(back.denoiser["w"], state(12).denoiser["w"])
+    assert torch.equal(back.model["w"], state(12).model["w"])
     assert back.optimizer["param_groups"] == [{"betas": (0.9, 0.999)}]
 
 
@@ -104,7 +104,7 @@ def test_another_configuration_is_refused_by_name():
         checkpoint.agree(written, marks(replace(PLAN, learning_rate=0.1)))
     with pytest.raises(ConfigError, match=r"objective\.weight was EpsWeight"):
         checkpoint.agree(written, marks(objective=replace(OBJECTIVE, weight=MinSNR(5.0))))
-    with pytest.raises(ConfigError, match=r"denoiser was EpsDenoiser for .*, now EpsDenoiser for"):
+    with pytest.raises(ConfigError, match=r"model was EpsDenoiser for .*, now EpsDenoiser for"):
         checkpoint.agree(written, marks(net=EpsDenoiser(denoiser().net, TABLE * 2)))
     with pytest.raises(ConfigError, match="number of training pictures was 11, now 12"):
         checkpoint.agree(written, marks(rows=12))

@@ -131,6 +131,25 @@ def test_float32_keeps_the_eps_loss_from_the_lowest_to_the_highest_level(rows):
     torch.testing.assert_close(single.double(), exact, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("weight", "values"),
+    [
+        (X0Weight(), [1.0, 1.0, 1.0, 1.0]),
+        (EpsWeight(), [16.0, 4.0, 1.0, 0.0625]),
+        (VWeight(), [17.0, 5.0, 2.0, 1.0625]),
+        (MinSNR(5.0), [5.0, 4.0, 1.0, 0.0625]),
+        (MinSNR(1.0), [1.0, 1.0, 1.0, 0.0625]),
+        (KarrasWeight(0.5), [20.0, 8.0, 5.0, 4.0625]),  # (sigma^2 + 1/4) / (sigma / 2)^2
+    ],
+)
+def test_weights_at_levels_that_can_be_worked_out_in_the_head(weight, values):
+    sigma = torch.tensor([0.25, 0.5, 1.0, 4.0], dtype=torch.float64)
+    assert weight(sigma).tolist() == values
+    z, x0 = torch.zeros(4, 1, 1, 2, dtype=torch.float64), torch.tensor([3.0, 1.0], dtype=torch.float64)
+    objective = Objective(weight=weight, times=UniformTable(TABLE))  # a mean square error of 5 at each level
+    assert objective.error(z, x0.expand(4, 1, 1, 2), sigma).tolist() == [5 * value for value in values]
+
+
 GRID = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
 
 

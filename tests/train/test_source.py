@@ -59,7 +59,7 @@ def test_the_ranks_of_a_step_are_the_rows_of_the_whole(world):
     whole = source()[7]
     for rank in range(world):
         part = source(rank=rank, world=world)[7]
-        for name in ("z", "sigma", "n", "label", "keep"):
+        for name in ("z", "u", "n", "label", "keep"):
             assert torch.equal(getattr(part, name), getattr(whole, name)[rank::world]), name
         assert part.seeds == whole.seeds[rank::world]
 
@@ -83,10 +83,7 @@ def test_a_batch_may_be_larger_than_the_set():
 
 
 def test_levels_of_a_step_are_stratified_and_each_row_is_uniform():
-    low, high = OBJECTIVE.times.low, OBJECTIVE.times.high
-    u = torch.stack(
-        [(source()[step].sigma / low).log() / torch.tensor(high / low).log() for step in range(40)]
-    )
+    u = torch.stack([source()[step].u for step in range(40)])
     cells = (u * 6).floor().sort(1).values  # [40, 6]
     assert torch.equal(cells, torch.arange(6.0).double().expand(40, 6))
     starts = torch.tensor([uniform(3, 1, step) for step in range(4000)])

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from anodiff.cond import Cond
+from anodiff.diffusion.levels import column
 from anodiff.errors import TrainingError
 from anodiff.noise import PerImageNoise
 from anodiff.train import checkpoint, record
 from anodiff.train.checkpoint import State
 from anodiff.train.ema import Ema
+from anodiff.train.importance import History, adapts
 from anodiff.train.interrupt import Event, Spawned
-from anodiff.train.objective import Objective
+from anodiff.train.objective import Minimised
 from anodiff.train.plan import Plan, rate
 from anodiff.train.progress import Progress
 from anodiff.train.source import NETWORK, Batch, Items, Steps, key
@@ -37,8 +39,8 @@ class Encodes(Protocol):
         ...
 
 
-class Denoising(LightningModule):
-    """A denoiser on its way: loss, optimiser, average, record, checkpoints and the reasons to stop.
+class Training(LightningModule):
+    """A denoiser or classifier on its way: loss, optimiser, average, record, checkpoints and the reasons to stop.
 
     Only what the next step depends on is state (`State`); Lightning's own loop counters are not, so that a
     run can go on from any step. Counting, saving and stopping happen after the optimiser's step, never within
@@ -47,11 +49,12 @@ class Denoising(LightningModule):
 
     def __init__(
         self,
-        denoiser: nn.Module,
+        model: nn.Module,
         data: Items,
         plan: Plan,
-        objective: Objective,
+        objective: Minimised,
         *,
+        history: History | None,
         labels: Sequence[int] | None,
         codec: Encodes | None,
         folder: Path | None,
@@ -60,14 +63,15 @@ class Denoising(LightningModule):
         stop: Event,
     ) -> None:
         super().__init__()
-        self.denoiser = denoiser
-        self.ema = Ema(denoiser, cap=plan.ema)
+        self.model = model
+        self.ema = Ema(model, cap=plan.ema)
         # Held in a tuple so that the codec is no part of what is trained, averaged and saved.
         self.codec = (codec,)
         self.data = data
         self.labels = labels
         self.plan = plan
         self.objective = objective
+        self.history = history  # of an adaptive law of the noise levels; the same on every rank
         self.folder = folder
         self.fingerprint = fingerprint
         self.progress = progress
@@ -85,8 +89,10 @@ class Denoising(LightningModule):
 
     def restore(self, state: State) -> None:
         """Nothing; the run stands where `state` left it (optimiser and precision follow once they exist)."""
-        self.denoiser.load_state_dict(state.denoiser)
+        self.model.load_state_dict(state.model)
         self.ema.model.load_state_dict(state.ema)
+        if self.history is not None:
+            self.history = state.law
         self.steps_done, self.spent, self.resumed = state.step, state.seconds, state
 
     @property
@@ -96,7 +102,7 @@ class Denoising(LightningModule):
 
     def _save(self) -> None:
         """Write a checkpoint, unless a weight is not a number (then the one before is worth more)."""
-        if not all(bool(weight.isfinite().all()) for weight in self.denoiser.parameters()):
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
             self._fail("the weights are no longer finite", self.steps_done)
         if self.folder is None or not self.trainer.is_global_zero:
             return
@@ -105,10 +111,11 @@ class Denoising(LightningModule):
             seconds=self.seconds,
             stopped_by=self.stopped_by,
             fingerprint=self.fingerprint,
-            denoiser=self.denoiser.state_dict(),
+            model=self.model.state_dict(),
             ema=self.ema.model.state_dict(),
             optimizer=self.trainer.optimizers[0].state_dict(),
             precision=self.trainer.precision_plugin.state_dict(),
+            law=self.history or {},
         )
         checkpoint.save(self.folder / "checkpoints", state)
 
@@ -116,7 +123,7 @@ class Denoising(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW (arXiv:1711.05101); vectors, such as biases and gains, do not decay. Continued where it was resumed."""
-        weights = [weight for weight in self.denoiser.parameters() if weight.requires_grad]
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         groups = [
             {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.plan.weight_decay},
             {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
@@ -150,7 +157,7 @@ class Denoising(LightningModule):
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The batch on `device`, its noise levels left on the CPU."""
+        """The batch on `device`, the quantiles of its noise levels left on the CPU."""
         return batch.to(device)
 
     def on_fit_start(self) -> None:
@@ -161,7 +168,7 @@ class Denoising(LightningModule):
         codec = self.codec[0]
         if isinstance(codec, nn.Module):
             codec.eval().to(self.device)
-        self.denoiser.train()
+        self.model.train()
         self.began = time.monotonic()
         if self.trainer.is_global_zero:
             self.progress.begin(self.steps_done, self.spent, self.plan)
@@ -172,7 +179,7 @@ class Denoising(LightningModule):
             group["lr"] = rate(self.plan, self.steps_done)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss of the rows of one step, []."""
+        """The mean loss of the rows of one step, []; weighted where the levels are not drawn by their own law."""
         # Dropout draws from the global generator: a function of the step too.
         chance = key(self.plan.seed, NETWORK, self.steps_done, self.trainer.global_rank)
         torch.default_generator.manual_seed(chance)
@@ -184,7 +191,10 @@ class Denoising(LightningModule):
                 z = codec.encode(z)  # [B, c, h, w]
         n = PerImageNoise(batch.seeds, draw=self.objective.draw)(z) if batch.n is None else batch.n
         cond = None if batch.label is None else Cond(label=batch.label, keep=batch.keep)
-        loss = self.objective.loss(self.denoiser, z, batch.sigma, n, cond).mean()
+        sigma, weight = self._levels(batch.u)
+        losses = self.objective.loss(self.model, z, sigma, n, cond)  # [B]
+        self._learn(sigma, losses)
+        loss = losses.mean() if weight is None else (column(weight, losses) * losses).mean()
         self.unread.append(loss.detach())
         return loss
 
@@ -196,7 +206,7 @@ class Denoising(LightningModule):
         asked = None
         if last or due or self.device.type == "cpu" or len(self.unread) >= READ_EVERY:
             asked = self._read()  # before the average: it stays good when the loss is not
-        self.ema.update(self.denoiser, step=self.steps_done - 1)
+        self.ema.update(self.model, step=self.steps_done - 1)
         self.stopped_by = "steps" if last else asked
         if self.stopped_by is not None:
             self.trainer.should_stop = True
@@ -205,6 +215,25 @@ class Denoising(LightningModule):
             self._save()
         if self.stopped_by is not None:
             self.progress.end()
+
+    def _levels(self, u: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The noise levels of the rows, [B], and the weight of each row's loss; None = 1."""
+        times = self.objective.times
+        if self.history is not None and adapts(times):
+            return times.draw(self.history, u)
+        return times(u), None
+
+    def _learn(self, sigma: Tensor, losses: Tensor) -> None:
+        """Nothing; an adaptive law has seen the losses of all ranks, in the order that one device would have."""
+        times = self.objective.times
+        if self.history is None or not adapts(times):
+            return
+        told = torch.stack([sigma, losses.detach().cpu().double()])  # [2, B]
+        if (world := self.trainer.world_size) > 1:
+            parts = self.trainer.strategy.all_gather(told.to(self.device))  # [world, 2, B]
+            # Row i of rank r is row r + i world of the step.
+            told = parts.reshape(world, *told.shape).permute(1, 2, 0).flatten(1).cpu()  # [2, B world]
+        self.history = times.learn(self.history, told[0], told[1])
 
     # --------------------------------------------------------------- guards
 

@@ -1,0 +1,132 @@
+"""What is usual, learnt for each label by itself: several kinds of parts in one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from anodiff.cond import Cond
+from anodiff.detect.calibrate import Calibration
+from anodiff.detect.restore import Model
+from anodiff.detect.scorer import Observation, Observations, Parts, Scorer
+from anodiff.detect.threshold import Threshold
+from anodiff.errors import ConfigError, DataError
+
+Labelled = tuple[Tensor, Tensor]
+"""Rows [B, ...] and the label [B] of each."""
+
+
+class ScorerByLabel(Scorer):
+    """One scorer a label, all of one kind: what a picture shows is weighed by the law of its own label's normals.
+
+    An observation has one more part, the label [B].
+    """
+
+    def __init__(self, scorers: Sequence[Scorer]) -> None:
+        super().__init__()
+        self.scorers = cast("Sequence[Scorer]", nn.ModuleList(scorers))
+        self.width = self.scorers[0].width + 1
+
+    @property
+    def evaluations(self) -> int:
+        """Those of one scorer: a picture has one label."""
+        return self.scorers[0].evaluations
+
+    def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
+        """What the first scorer observes, which depends on nothing learnt, and the label."""
+        if cond.label is None:
+            raise ConfigError("A scorer by label needs the label of each picture: Cond(label=...).")
+        found = self.scorers[0].observe(model, image, cond)
+        return Observation((*found.parts, cond.label), found.restored)
+
+    def weigh(self, parts: Parts) -> Tensor:
+        """The map [B, 1, h, w], each row weighed by its label's scorer."""
+        *own, label = parts
+        return _each(
+            lambda k, rows: self.scorers[k].weigh(tuple(part[rows] for part in own)), label, len(self.scorers)
+        )
+
+    def learn(self, observations: Observations) -> None:
+        """Teach each scorer with the pictures of its label."""
+        for k, scorer in enumerate(self.scorers):
+            scorer.learn(lambda k=k: self._of(k, observations))
+
+    @staticmethod
+    def _of(k: int, observations: Observations) -> Iterator[Parts]:
+        for *own, label in observations():
+            rows = label == k
+            if bool(rows.any()):
+                yield tuple(part[rows] for part in own)
+
+
+class CalibrationByLabel(nn.Module):
+    """One calibration a label."""
+
+    def __init__(self, calibrations: Sequence[Calibration]) -> None:
+        super().__init__()
+        self.calibrations = cast("Sequence[Calibration]", nn.ModuleList(calibrations))
+
+    def learn(self, maps: Callable[[], Iterable[Labelled]]) -> None:
+        """Teach each with the maps [B, 1, h, w] of its label's normals; one pass a label."""
+        for k, calibration in enumerate(self.calibrations):
+            calibration.learn(m[label == k] for m, label in maps() if bool((label == k).any()))
+
+    def forward(self, maps: Tensor, label: Tensor) -> Tensor:
+        """The calibrated maps [B, 1, h, w]."""
+        return _each(lambda k, rows: self.calibrations[k](maps[rows]), label, len(self.calibrations))
+
+
+class ThresholdByLabel(nn.Module):
+    """One threshold a label, from the scores of its own held-out normals: the rate holds for each by itself."""
+
+    def __init__(self, thresholds: Sequence[Threshold], names: Sequence[str]) -> None:
+        super().__init__()
+        self.thresholds = cast("Sequence[Threshold]", nn.ModuleList(thresholds))
+        self.names = tuple(names)
+
+    def learn(self, scores: Tensor, label: Tensor) -> None:
+        """Learn from scores [n] of held-out normals and the label [n] of each; DataError for a label without any."""
+        for k, threshold in enumerate(self.thresholds):
+            own = scores[label == k]
+            if not own.numel():
+                raise DataError(
+                    f"Expected held-out good pictures of {self.names[k]!r} to learn its threshold from, got none."
+                )
+            threshold.learn(own)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The threshold of each label by name."""
+        return {name: t.value for name, t in zip(self.names, self.thresholds, strict=True)}
+
+    @property
+    def value(self) -> float:
+        """The highest of all: above it a picture is anomalous whatever its label."""
+        return max(self.values.values())
+
+    def of(self, label: Tensor) -> Tensor:
+        """The threshold [B] of each label [B], float64 on the CPU."""
+        return torch.tensor([t.value for t in self.thresholds], dtype=torch.float64)[label.cpu()]
+
+    def p_value(self, scores: Tensor, label: Tensor) -> Tensor:
+        """Conformal p-values [B] against the held-out normals of each label, as `Threshold.p_value`."""
+        return _each(lambda k, rows: self.thresholds[k].p_value(scores[rows]), label, len(self.thresholds))
+
+
+def _each(of: Callable[[int, Tensor], Tensor], label: Tensor, count: int) -> Tensor:
+    """`of(k, rows of label k)` for every label there is, put back in the order of the batch."""
+    found: Tensor | None = None
+    for k in range(count):
+        rows = label == k
+        if not bool(rows.any()):
+            continue
+        part = of(k, rows)
+        if found is None:
+            found = part.new_empty(len(label), *part.shape[1:])
+        found[rows] = part
+    if found is None:
+        raise ConfigError(f"Expected labels from 0 to {count - 1}, got {label.tolist()[:8]}.")
+    return found

@@ -1,0 +1,43 @@
+"""What stands around the model of normals while it restores or paints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from anodiff.cond import Cond
+from anodiff.diffusion.denoiser import Denoiser
+from anodiff.diffusion.guidance import CFG, Autoguide, Clamp, Guide, LogProb
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """Guidance and clamp in the order that keeps every promise, outermost first: Clamp(Guide(Autoguide(CFG(model)))).
+
+    Labels come with the batch's `Cond`. Called with a denoiser, it gives the steered one.
+    """
+
+    free: float = 1.0  # scale of classifier-free guidance; 1 = the label without guidance
+    negative: int | None = None  # label to lead away from; None: no label
+    log_prob: LogProb | None = None  # of a classifier of noisy pictures
+    scale: float = 0.0  # of its guidance, in the score form
+    weaker: Denoiser | None = None  # a weaker model to lead away from (autoguidance, arXiv:2406.02507)
+    auto: float = 1.0  # scale of that; 1 = the model itself
+    clamp: bool = False  # x0 to [-1, 1]: for pixels alone
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of a denoiser for one of the steered one."""
+        return 1 + (self.free != 1) + (self.weaker is not None and self.auto != 1)
+
+    def __call__(self, denoiser: Denoiser) -> Denoiser:
+        """The steered denoiser."""
+        if self.free != 1:
+            negative = None if self.negative is None else Cond(label=torch.tensor([self.negative]))
+            denoiser = CFG(denoiser, self.free, negative)
+        if self.weaker is not None and self.auto != 1:
+            denoiser = Autoguide(denoiser, self.weaker, self.auto)
+        if self.log_prob is not None and self.scale:
+            denoiser = Guide(denoiser, self.log_prob, self.scale)
+        return Clamp(denoiser) if self.clamp else denoiser

@@ -1,0 +1,169 @@
+"""A predictor that paints: new pictures of good parts, from noise alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anodiff.cond import Cond
+from anodiff.detect.predictor import Predictor
+from anodiff.diffusion.ancestral import ancestral
+from anodiff.diffusion.guidance import Bind
+from anodiff.diffusion.levels import Spacing, spaced
+from anodiff.diffusion.sampling import Variance, ddim, dpmpp_2m, heun, needs_mean
+from anodiff.errors import ConfigError, RefusalError
+from anodiff.guiding import Guiding
+from anodiff.noise import NoiseSource, PerImageNoise
+
+T = TypeVar("T")
+
+Sampler = Literal["ddpm", "ddim", "heun", "dpmpp_2m"]
+
+_APART = 1_000_003  # pictures of two seeds share no noise below a million of them
+
+
+def unseen(chunks: Sequence[T]) -> Iterable[T]:
+    """The chunks themselves: nobody watches."""
+    return chunks
+
+
+def paint(
+    predictor: Predictor,
+    shape: tuple[int, int],
+    *,
+    count: int,
+    steps: int,
+    sampler: Sampler = "ddim",
+    eta: float = 0.0,
+    variance: Variance = "small",
+    spacing: Spacing = "trailing",
+    seed: int = 0,
+    batch: int = 8,
+    device: torch.device,
+    cond_of: Callable[[range], Cond] | None = None,
+    guided: Guiding | None = None,
+    counted: Callable[[Sequence[range]], Iterable[range]] = unseen,
+) -> Iterator[np.ndarray]:
+    """`count` pictures uint8 [h, w, C], one after the other; the options are checked at once, the work comes later.
+
+    Picture i is a function of `seed` and i alone, up to the rounding of a batch: it is the same whatever `count` and
+    `batch`.
+
+    Args:
+        predictor: with a codec that paints; its `wrap` stands around the denoiser.
+        shape: (height, width) of the pictures, multiples of the codec's stride; the one it was fitted at.
+        count: how many.
+        steps: of the sampler; `heun` evaluates the denoiser twice in all of them but the last.
+        sampler: "ddpm" is "ddim" at `eta` 1.
+        eta: share of fresh noise of "ddim", in [0, 1].
+        variance: of that noise; "learned" needs a model that learned one.
+        spacing: how the levels of the walk are chosen, as `spaced` has them.
+        seed: of the pictures' noise.
+        batch: pictures at a time.
+        device: where the predictor lives.
+        cond_of: from the numbers of a batch's pictures to its conditions; their noise is replaced.
+        guided: what stands around the denoiser, in place of the predictor's own guidance.
+        counted: given the batches, goes through them, as a bar that counts does.
+
+    Raises:
+        ConfigError: a number out of its range, more steps than the model has levels, or options that do not belong
+            together.
+        RefusalError: a codec that paints nothing, or an ODE sampler on a denoiser that draws x0.
+    """
+    predictor.eval()
+    if not predictor.codec.paints:
+        raise RefusalError(
+            "A model of features paints nothing: they cannot be turned back into a picture. Fit a model that paints "
+            "with --preset pixels."
+        )
+    for name, value in (("count", count), ("steps", steps), ("batch", batch)):
+        if value < 1:
+            raise ConfigError(f"{name} should be at least 1, got {value}.")
+    denoiser = (predictor.wrap if guided is None else guided.steering)(predictor.denoiser)
+    shift = None if guided is None else guided.shift
+    if shift is not None and sampler != "ddpm":
+        raise ConfigError(
+            f"Guidance in the form that moves a step's mean needs the sampler ddpm, got {sampler}."
+        )
+    share = _share(sampler, eta)
+    _check_variance(predictor.denoiser, variance, sampler, share)
+    if sampler in ("heun", "dpmpp_2m"):
+        needs_mean(denoiser, sampler)
+    sigmas = spaced(denoiser.levels, None if spacing == "all" else steps, spacing=spacing)
+    if len(sigmas) != steps + 1:
+        raise ConfigError(
+            f"The spacing 'all' visits {len(sigmas) - 1} levels, got steps {steps}: set them equal."
+        )
+    stride = predictor.codec.stride
+    if shape[0] % stride or shape[1] % stride:
+        raise ConfigError(
+            f"Pictures should have sides that are multiples of {stride}, got {shape[0]} x {shape[1]}."
+        )
+
+    def walk(y: Tensor, noise: NoiseSource, cond: Cond) -> Tensor:
+        model = Bind(denoiser, cond)
+        if shift is not None:
+            return ancestral(
+                model,
+                y,
+                sigmas,
+                noise=noise,
+                variance=variance,
+                log_prob=shift.log_prob,
+                scale=shift.scale,
+                cond=cond,
+            )
+        match sampler:
+            case "heun":
+                return heun(model, y, sigmas)
+            case "dpmpp_2m":
+                return dpmpp_2m(model, y, sigmas)
+        return ddim(model, y, sigmas, eta=share, noise=noise, variance=variance)
+
+    @torch.no_grad()  # not inference_mode, under which guidance could not take gradients
+    def one(chunk: range) -> np.ndarray:
+        noise = PerImageNoise([seed * _APART + number for number in chunk], draw=predictor.draw)
+        z = torch.zeros(len(chunk), predictor.codec.channels, shape[0] // stride, shape[1] // stride)
+        z = z.to(device)  # [B, c, h, w]
+        cond = replace(Cond() if cond_of is None else cond_of(chunk), noise=noise)
+        image = predictor.codec.decode(walk(sigmas[0].to(z) * noise(z), noise, cond))  # [B, C, H, W]
+        return (image.clamp(0, 1) * 255).round().byte().movedim(1, -1).cpu().numpy()  # [B, H, W, C]
+
+    chunks = [range(first, min(first + batch, count)) for first in range(0, count, batch)]
+    return (picture for chunk in counted(chunks) for picture in one(chunk))
+
+
+def _share(sampler: str, eta: float) -> float:
+    """The share of fresh noise of a sampler, in [0, 1]."""
+    if sampler not in get_args(Sampler):
+        raise ConfigError(f"Unknown sampler {sampler!r}: choose one of {', '.join(get_args(Sampler))}.")
+    if not 0 <= eta <= 1:
+        raise ConfigError(f"eta should be from 0 to 1, got {eta:g}.")
+    if eta and sampler in ("heun", "dpmpp_2m"):
+        raise ConfigError(f"eta belongs to the sampler ddim; {sampler} draws no noise.")
+    if sampler == "ddpm" and eta not in (0, 1):
+        raise ConfigError(f"The sampler ddpm is ddim at eta 1, got eta {eta:g}: take ddim, or leave eta out.")
+    return 1.0 if sampler == "ddpm" else eta
+
+
+def _check_variance(denoiser: object, variance: str, sampler: str, share: float) -> None:
+    """Nothing; ConfigError for a variance the sampler has no use for or the model does not know."""
+    if variance not in get_args(Variance):
+        raise ConfigError(f"Unknown variance {variance!r}: choose one of {', '.join(get_args(Variance))}.")
+    if variance == "small":
+        return
+    if not share:
+        what = "ddim at eta 0" if sampler == "ddim" else sampler
+        raise ConfigError(
+            f"A variance is that of a sampler's fresh noise, and {what} draws none: take ddpm, or leave it out."
+        )
+    if variance == "learned" and not getattr(denoiser, "learned_variance", False):
+        raise ConfigError(
+            "A learned variance was asked for, but this model was fitted with a fixed one: take small or large, or "
+            "fit with family.variance=learned."
+        )

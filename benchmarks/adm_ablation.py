@@ -18,7 +18,7 @@ import generation
 import torch
 from torch import Tensor
 
-from anodiff.diffusion.denoiser import VDenoiser
+from anodiff.diffusion.denoiser import X0Denoiser
 from anodiff.diffusion.guidance import Clamp
 from anodiff.diffusion.levels import spaced
 from anodiff.diffusion.likelihood import bound
@@ -26,7 +26,7 @@ from anodiff.diffusion.sampling import ddim
 from anodiff.diffusion.schedule import table
 from anodiff.nets.unet import UNet
 from anodiff.noise import PerImageNoise
-from anodiff.train.objective import Objective, UniformTable, VWeight
+from anodiff.train.objective import MinSNR, Objective, UniformTable
 from anodiff.train.plan import Plan
 
 BASE: dict[str, Any] = {
@@ -38,22 +38,22 @@ BASE: dict[str, Any] = {
     "resample": "conv",
     "rescale": False,
     "modulation": "adagn",
-    "patch": 2,
+    "patch": 4,
 }
-"""Levels of 16, 8 and 4 positions a side."""
+"""Levels of 8, 4 and 2 positions a side."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "deeper: 2 blocks a level": {"blocks": 2},
-    "wider: 44 channels": {"width": 44},
+    "wider: 38 channels": {"width": 38},
     "4 heads": {"heads": 4},
     "16 channels a head": {"heads": None, "head_channels": 16},
-    "attention at 8 and 4": {"attention": (1, 2)},
-    "attention at 16, 8 and 4": {"attention": (0, 1, 2)},
+    "attention at 4 and 2": {"attention": (1, 2)},
+    "attention at 8, 4 and 2": {"attention": (0, 1, 2)},
     "residual up and down": {"resample": "residual"},
     "rescaled by 1/sqrt 2": {"rescale": True},
     "addition instead of AdaGN": {"modulation": "add"},
-    "all: heads of 16, attention at 8 and 4, residual": {
+    "all: heads of 16, attention at 4 and 2, residual": {
         "heads": None,
         "head_channels": 16,
         "attention": (1, 2),
@@ -111,10 +111,12 @@ def measured(
     """One variant trained with one seed: distances, bound, operations and seconds a step."""
     torch.manual_seed(seed)
     net = UNet(in_channels=1, out_channels=1, **(BASE | changes)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    denoiser = VDenoiser(net, table("linear"))
-    plan = Plan(steps=args.steps, batch=64, learning_rate=6e-4, warmup=40, ema=0.99, seed=seed)
+    denoiser = X0Denoiser(net, table("linear"))
+    plan = Plan(
+        steps=args.steps, batch=64, learning_rate=1e-3, warmup=min(40, args.steps - 1), ema=0.99, seed=seed
+    )
     times = UniformTable(denoiser.table)
-    training = generation.trained(denoiser, data, plan, Objective(weight=VWeight(), times=times), keep=keep)
+    training = generation.trained(denoiser, data, plan, Objective(weight=MinSNR(5.0), times=times), keep=keep)
     grid = spaced(denoiser.levels, 25)
 
     def draw(n: Tensor, first: int) -> Tensor:

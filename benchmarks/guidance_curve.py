@@ -1,6 +1,6 @@
 """Guidance: its scale against precision, recall and FD, on normals that nobody labelled.
 
-    python benchmarks/guidance_curve.py --data FOLDER [--steps 4000] [--clusters 8] [--samples 384]
+    python benchmarks/guidance_curve.py --data FOLDER [--steps 2000] [--clusters 8] [--samples 384]
 
 4096 crops of the good pictures are clustered by k-means in the features of the frozen Lite0; the cluster of a crop is
 its label. A conditional model (labels dropped at random) and a classifier of noisy crops are trained on them, then
@@ -28,14 +28,15 @@ from torch import Tensor
 from anodiff.cond import Cond
 from anodiff.diffusion.ancestral import ancestral
 from anodiff.diffusion.classifier import NoisyClassifier
-from anodiff.diffusion.denoiser import VDenoiser
+from anodiff.diffusion.denoiser import X0Denoiser
 from anodiff.diffusion.guidance import CFG, Bind, Clamp, Guide
 from anodiff.diffusion.levels import spaced
 from anodiff.diffusion.sampling import ddim
 from anodiff.encode.label import Labeller
 from anodiff.nets.classifier import Classifier
 from anodiff.noise import PerImageNoise, gaussian
-from anodiff.train.objective import CrossEntropy, UniformTable
+from anodiff.train.classification import CrossEntropy
+from anodiff.train.objective import UniformTable
 from anodiff.train.plan import Plan
 
 SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -64,7 +65,7 @@ def clustered(
     return Crops(list(crops), labels.tolist(), tuple(f"cluster {k}" for k in range(count))), labeller
 
 
-def classifier(classes: int, denoiser: VDenoiser, *, seed: int) -> NoisyClassifier:
+def classifier(classes: int, denoiser: X0Denoiser, *, seed: int) -> NoisyClassifier:
     torch.manual_seed(seed + 1)
     net = Classifier(
         in_channels=1,
@@ -85,7 +86,7 @@ Way = Callable[[float, Tensor, Tensor, int], Tensor]
 """(scale, unit noise, labels, number of the first row) -> z"""
 
 
-def ways(denoiser: VDenoiser, judge: NoisyClassifier, evaluations: int) -> dict[str, Way]:
+def ways(denoiser: X0Denoiser, judge: NoisyClassifier, evaluations: int) -> dict[str, Way]:
     """The four ways of guidance."""
     grid = spaced(denoiser.levels, evaluations)
 
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, help="a folder of real pictures; default: textures of scikit-image"
     )
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--classifier-steps", type=int, default=1500)
     parser.add_argument("--clusters", type=int, default=8)
     parser.add_argument("--samples", type=int, default=384)
@@ -159,7 +160,7 @@ def main() -> None:
             steps=args.classifier_steps,
             batch=64,
             learning_rate=3e-4,
-            warmup=100,
+            warmup=min(100, args.classifier_steps - 1),
             weight_decay=0.05,
             ema=0.998,
             seed=seed,

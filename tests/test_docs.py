@@ -71,6 +71,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_demo(folder / "made", categories=("brick",), train=18, good=5, bad=6)
     brick = (folder / "made" / "brick").rename(folder / "brick")
     shutil.rmtree(folder / "made")
+    make_demo(folder / "parts", categories=("brick", "grass"), train=18, good=3, bad=3)
     train = sorted((brick / "train" / "good").glob("*.png"))
     places = {"photos/good": train[:12], "photos/more": train[12:]}
     places["photos/new"] = [
@@ -135,7 +136,7 @@ def test_every_page_that_shows_code_is_run() -> None:
         "README.md",
         *(
             f"docs/{name}.md"
-            for name in ("index", "quickstart", "data", "cli", "configuration", "scores", "notation")
+            for name in ("index", "quickstart", "data", "cli", "configuration", "scores", "notation", "guidance")
         ),
     }
 

@@ -5,10 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from anodiff.cond import Cond
 from anodiff.diffusion.denoiser import Denoiser
 from anodiff.diffusion.guidance import CFG, Autoguide, Clamp, Guide, LogProb
+
+
+@dataclass(frozen=True, eq=False)
+class AwayFrom(CFG):
+    """Classifier-free guidance away from one label, whatever the size of the batch."""
+
+    negative: int = 0
+
+    def _steer(self, x0: Tensor, y: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
+        reference = Cond(label=torch.full((len(y),), self.negative, device=y.device))
+        return CFG(self.inner, self.scale, reference)._steer(x0, y, sigma, cond)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +46,10 @@ class Steering:
     def __call__(self, denoiser: Denoiser) -> Denoiser:
         """The steered denoiser."""
         if self.free != 1:
-            negative = None if self.negative is None else Cond(label=torch.tensor([self.negative]))
-            denoiser = CFG(denoiser, self.free, negative)
+            away = self.negative is not None
+            denoiser = (
+                AwayFrom(denoiser, self.free, negative=self.negative) if away else CFG(denoiser, self.free)
+            )
         if self.weaker is not None and self.auto != 1:
             denoiser = Autoguide(denoiser, self.weaker, self.auto)
         if self.log_prob is not None and self.scale:

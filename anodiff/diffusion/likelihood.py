@@ -75,7 +75,7 @@ def kl_map(
     if fraction is None:
         nats = column(shift / small, x0) * (x0 - x0_hat).square() / 2
     else:
-        # log(beta / beta-tilde) by its distance from 1, which at high levels is smaller than a float's last digit
+        # log(beta / beta-tilde), by log1p: at high levels the two nearly agree
         log_whole = ((square - square_next) / (square_next * (1 + square))).log1p()
         log_ratio = fraction * _wide(log_whole, x0)  # log(v_p / v_q)
         nats = (

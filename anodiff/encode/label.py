@@ -67,7 +67,7 @@ class Labeller(Learnt):
                 "set labels.count lower."
             )
         scaled = self._scaled(rows)
-        found = KMeans(self.count, n_init=10, random_state=seed)
+        found = KMeans(self.count, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
         sizes = np.bincount(found.fit_predict(scaled), minlength=self.count)
         centres = found.cluster_centers_[np.argsort(-sizes, kind="stable")]
         self._keep(centres, -(centres**2).sum(1) / 2)

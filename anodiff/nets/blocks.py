@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anodiff.nets.norm import AdaGN, AddGN, group_norm
+from anodiff.nets.conv import Pointwise, enlarged
+from anodiff.nets.norm import AdaGN, AddGN, group_norm, silu
 
 Modulation = Literal["adagn", "add"]
 """How time and label enter a block: scaling and shifting its second norm, or added before it."""
@@ -37,9 +39,15 @@ def resized(h: Tensor, size: Size) -> Tensor:
 
 
 def joined(shortcut: Tensor, y: Tensor, *, rescale: bool) -> Tensor:
-    """`shortcut + y`, over `sqrt(2)` where asked, which keeps the variance of two that are alike (arXiv:2011.13456)."""
-    total = shortcut + y
-    return total * math.sqrt(0.5) if rescale else total
+    """`shortcut + y`, over `sqrt(2)` where asked, which keeps the variance of two that are alike (arXiv:2011.13456).
+
+    Without gradients the sum is written over `y`, which nobody else may hold.
+    """
+    if torch.is_grad_enabled():
+        total = shortcut + y
+        return total * math.sqrt(0.5) if rescale else total
+    y += shortcut
+    return y.mul_(math.sqrt(0.5)) if rescale else y
 
 
 class ResBlock(nn.Module):
@@ -70,7 +78,7 @@ class ResBlock(nn.Module):
         self.adapt = adapt(outputs, embed, groups=groups, eps=eps)
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.skip = nn.Identity() if inputs == outputs else Pointwise(inputs, outputs)
         self.rescale = rescale
         nn.init.zeros_(self.last.weight)
 
@@ -82,11 +90,16 @@ class ResBlock(nn.Module):
             embed: `[B, E]`, already through its SiLU.
             size: Half of `(H, W)` rounded up, or what that is half of; None: the size stays.
         """
-        y = F.silu(self.norm(h))
-        if size is not None:
-            h, y = resized(h, size), resized(y, size)  # [B, inputs, *size]
-        y = self.conv(y)  # [B, outputs, *size]
-        y = self.last(self.dropout(F.silu(self.adapt(y, embed))))
+        y = silu(self.norm(h))
+        if size is None:
+            y = self.conv(y)  # [B, outputs, *size]
+        elif size[0] > h.shape[-2] or size[1] > h.shape[-1]:
+            y = enlarged(y, self.conv, size)
+            h = resized(h, size)
+        else:
+            y = self.conv(resized(y, size))
+            h = resized(h, size)
+        y = self.last(self.dropout(silu(self.adapt(y, embed))))
         return joined(self.skip(h), y, rescale=self.rescale)
 
 
@@ -95,14 +108,12 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int, *, pad: Pad = "both") -> None:
         super().__init__()
+        self.pad = pad
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1 if pad == "both" else 0)
 
     def forward(self, h: Tensor, embed: Tensor, size: Size) -> Tensor:
         """The map `[B, C, *size]`; `size` is half of (H, W), rounded up, and the embedding is not read."""
-        if self.conv.padding == (
-            0,
-            0,
-        ):  # the last window ends one beyond an even side, and two beyond an odd one
+        if self.pad == "after":  # the last window ends one beyond an even side, and two beyond an odd one
             h = F.pad(h, (0, 1 + h.shape[-1] % 2, 0, 1 + h.shape[-2] % 2))
         return self.conv(h)
 
@@ -116,4 +127,4 @@ class Upsample(nn.Module):
 
     def forward(self, h: Tensor, embed: Tensor, size: Size) -> Tensor:
         """The map `[B, C, *size]`; `size` is (2H, 2W), or one less a side, and the embedding is not read."""
-        return self.conv(F.interpolate(h, size=size, mode="nearest"))
+        return enlarged(h, self.conv, size)

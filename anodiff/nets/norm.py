@@ -17,6 +17,11 @@ def group_norm(channels: int, *, groups: int, eps: float = 1e-5) -> nn.GroupNorm
     return nn.GroupNorm(groups_for(channels, groups), channels, eps=eps)
 
 
+def silu(h: Tensor) -> Tensor:
+    """`h sigmoid(h)`; without gradients it is written over `h`, which nobody else may hold: a norm's output."""
+    return F.silu(h, inplace=not torch.is_grad_enabled())
+
+
 class AdaGN(nn.Module):
     """Adaptive group normalisation, `y_s GN(h) + y_b` with `y_s = 1 + scale` and `y_b` linear in the embedding.
 
@@ -40,7 +45,9 @@ class AdaGN(nn.Module):
             y = F.group_norm(rows, b * self.groups, (1 + scale).reshape(-1), shift.reshape(-1), self.eps)
             return y.reshape(b, c, height, width)
         y = F.group_norm(h, self.groups, eps=self.eps)
-        return torch.addcmul(shift[:, :, None, None], y, 1 + scale[:, :, None, None])
+        scale, shift = 1 + scale[:, :, None, None], shift[:, :, None, None]
+        out = None if torch.is_grad_enabled() else y  # what nobody else holds is written over
+        return torch.addcmul(shift, y, scale, out=out)
 
 
 class AddGN(nn.Module):

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from anodiff.nets.attention import Attention, Seam
-from anodiff.nets.norm import group_norm
+from anodiff.nets.norm import group_norm, silu
 
 Pooling = Literal["attention", "adaptive", "spatial"]
 """`AttentionPool`, `AdaptivePool` or `SpatialPool`."""
@@ -33,7 +32,7 @@ class AdaptivePool(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """The logits `[B, classes]`; reads the last of `maps`, `[B, channels, h, w]`, of any size."""
-        return self.out(F.silu(self.norm(maps[-1])).mean(dim=(2, 3)))
+        return self.out(silu(self.norm(maps[-1])).mean(dim=(2, 3)))
 
 
 class AttentionPool(nn.Module):
@@ -54,7 +53,7 @@ class AttentionPool(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """The logits `[B, classes]`; reads the last of `maps`, `[B, channels, *size]`."""
-        u = rearrange(F.silu(self.norm(maps[-1])), "b c h w -> b (h w) c")
+        u = rearrange(silu(self.norm(maps[-1])), "b c h w -> b (h w) c")
         tokens = torch.cat([u.mean(dim=1, keepdim=True), u], dim=1) + self.position  # [B, 1 + h w, channels]
         return self.attend(tokens[:, :1], Seam(tokens=tokens))[:, 0]
 

@@ -16,7 +16,7 @@ from anodiff.nets.embed import LabelEmbedding, TimeEmbedding, or_null
 from anodiff.nets.encoder import Encoder
 from anodiff.nets.fold import folded, unfolded
 from anodiff.nets.layout import Layout, Resample
-from anodiff.nets.norm import group_norm
+from anodiff.nets.norm import group_norm, silu
 
 
 class UNet(nn.Module):
@@ -176,7 +176,7 @@ class UNet(nn.Module):
                 h = self.up[i * (self.blocks + 1) + j](torch.cat([h, skips.pop()], dim=1), embed, seam)
             if i < self.levels - 1:
                 h = self.grow[i](h, embed, (skips[-1].shape[-2], skips[-1].shape[-1]))
-        h = self.last(F.silu(self.norm(h)))
+        h = self.last(silu(self.norm(h)))
         return unfolded(h, self.patch, (height, width))
 
     def _joined(self, x: Tensor, cond: Cond) -> Tensor:

@@ -134,6 +134,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_fit_goes_on(demo: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.enable_socket  # the two processes talk over the loopback
 def test_two_devices_fit_what_one_does(demo: Path, tmp_path: Path, command: Command) -> None:
     """Losses and threshold agree up to the order of sums; each device sees half of every batch."""
     words = [*SHORT, "--set", "train.steps=6", "--set", "train.batch=4", "--json"]

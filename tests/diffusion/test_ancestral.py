@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from truth import Conditional, Drawing, Gaussian, Mixture, as_net, order
+from truth import Conditional, Drawing, Gaussian, Mixture, order
 
 from anodiff.cond import Cond
 from anodiff.diffusion.ancestral import ancestral
@@ -136,10 +136,7 @@ def ends(form: str, steps: int) -> float:
 
 @pytest.mark.parametrize("form", ["small", "large"])
 def test_ddpm_form_nears_the_guided_law_as_steps_grow(form):
-    """First order, from below: the shift of a step is smaller than its share. Measured orders: 1.01 small, .89 large.
-
-    Law: guidance; reference: posterior mean of a Gaussian under a Gaussian classifier
-    """
+    """First order, from below: the shift of a step is smaller than its share. Orders: 1.01 small, .89 large."""
     errors = [abs(ends(form, steps) - GUIDED_MEAN) for steps in (100, 200, 400, 800)]
     assert 0.85 < order(errors) < 1.2
     assert errors[-1] < 0.01

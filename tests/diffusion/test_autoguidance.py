@@ -99,7 +99,7 @@ def test_a_weaker_model_of_fewer_levels_is_refused():
     narrow = Gaussian(levels=Levels(low=0.01, high=50.0))
     wide = Gaussian(levels=Levels(low=1e-4, high=500.0))
     inner = Gaussian(levels=DISCRETE)
-    with pytest.raises(RefusalError, match="weaker denoiser knows noise levels 0.01 to 50"):
+    with pytest.raises(RefusalError, match=r"weaker denoiser knows noise levels 0\.01 to 50"):
         Autoguide(inner, narrow, 2.0)(picture(), SIGMA)
     assert Autoguide(inner, wide, 2.0)(picture(), SIGMA).isfinite().all()
     assert Autoguide(inner, wide, 2.0).levels.table is TABLE

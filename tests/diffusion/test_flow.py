@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
-from truth import Drawing, Gaussian, Mixture, Pair, as_net, order
+from truth import Drawing, Gaussian, Mixture, Pair, order
 
 from anodiff.diffusion.denoiser import EpsDenoiser
 from anodiff.diffusion.flow import divergence, log_likelihood, rademacher
@@ -90,7 +91,7 @@ def test_a_gaussian_in_the_limit_of_many_steps():
     grids = [ladder(0.02, 30, steps) for steps in (100, 200, 400, 800)]
     ours = [log_likelihood(truth, x0, grid, probe=signs(), std=0.5).total for grid in grids]
     for power in (2, 3, 4):
-        ours = [fine + (fine - coarse) / (2**power - 1) for coarse, fine in zip(ours, ours[1:], strict=False)]
+        ours = [fine + (fine - coarse) / (2**power - 1) for coarse, fine in pairwise(ours)]
     assert (ours[0] - exact).abs().max() <= 1e-9
 
 

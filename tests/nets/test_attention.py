@@ -1,5 +1,6 @@
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention as DiffusersAttention
 from torch import nn
 
 from anodiff.nets.attention import Attention, AttentionBlock, Seam, heads_for
@@ -106,6 +107,35 @@ def test_the_block_starts_as_the_identity_and_names_its_layers():
     h = torch.randn(2, 12, 3, 5)
     torch.testing.assert_close(block(h, Seam(tokens=torch.randn(2, 4, 8))), h)
     assert (block.attend.place, block.cross.place) == ("mid.self", "mid.cross")
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_the_block_equals_that_of_diffusers(rescale):
+    torch.manual_seed(0)
+    block = AttentionBlock(12, heads=3, place="p", groups=4, eps=1e-6, rescale=rescale).double()
+    nn.init.normal_(block.attend.out.weight)
+    twin = DiffusersAttention(
+        12,
+        heads=3,
+        dim_head=4,
+        norm_num_groups=4,
+        eps=1e-6,
+        bias=True,
+        residual_connection=True,
+        rescale_output_factor=2**0.5 if rescale else 1.0,
+    ).double()
+    key, value = block.attend.key_value.weight.chunk(2)
+    key_bias, value_bias = block.attend.key_value.bias.chunk(2)
+    twin.group_norm.load_state_dict(block.norm.state_dict())
+    twin.to_q.load_state_dict(block.attend.query.state_dict())
+    twin.to_k.load_state_dict({"weight": key, "bias": key_bias})
+    twin.to_v.load_state_dict({"weight": value, "bias": value_bias})
+    twin.to_out[0].load_state_dict(block.attend.out.state_dict())
+    h = torch.randn(2, 12, 3, 5).double()
+    want = twin(h)
+    torch.testing.assert_close(block(h, Seam()), want, atol=1e-10, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(block(h, Seam()), want, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -25,6 +27,61 @@ def test_the_output_has_the_size_of_the_input(size, patch):
     assert y.shape == (2, 5, *size)
     assert y.isfinite().all()
     assert net.stride == 2 * patch
+
+
+SWITCHES = {
+    "modulation": ("adagn", "add"),
+    "resample": ("conv", "residual"),
+    "rescale": (False, True),
+    "mid_attention": (False, True),
+    "pad": ("both", "after"),
+}
+
+
+@pytest.mark.parametrize("choice", itertools.product(*SWITCHES.values()), ids=str)
+def test_every_combination_of_switches_runs_at_an_odd_size_and_teaches_all_it_has(choice):
+    switches = dict(zip(SWITCHES, choice, strict=True))
+    net = awake(UNet(**SMALL, attention=(0,), classes=2, frequency_shift=1, eps=1e-6, **switches))
+    x, t = torch.randn(2, 3, 7, 5), torch.tensor([3.0, 800.0])
+    y = net(x, t, Cond(label=torch.tensor([0, 1])))
+    assert y.shape == x.shape
+    y.square().sum().backward()
+    dead = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.abs().any()]
+    assert [n for n in dead if "key_value.bias" not in n] == []
+    assert ("mid.self" in net.places) == switches["mid_attention"]
+    net.requires_grad_(False)
+    with torch.no_grad():  # where sums and activations are written over what nobody else holds
+        torch.testing.assert_close(net(x, t, Cond(label=torch.tensor([0, 1]))), y, atol=1e-5, rtol=1e-5)
+    alone = net(x[:1], t[:1], Cond(label=torch.tensor([0])))
+    torch.testing.assert_close(alone[0], y[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_switch_changes_what_the_same_weights_give(switch):
+    made = []
+    for value in SWITCHES[switch]:
+        net = awake(UNet(**SMALL, attention=(0,), **{switch: value}))
+        made.append(net(torch.ones(1, 3, 8, 8), torch.tensor(5.0)))
+    assert (made[0] - made[1]).abs().max() > 1e-4
+
+
+def test_the_middle_follows_the_last_level_unless_told():
+    for attention, mid, want in (
+        ((1,), None, True),
+        ((0,), None, False),
+        ((), True, True),
+        ((1,), False, False),
+    ):
+        assert ("mid.self" in UNet(**SMALL, attention=attention, mid_attention=mid).places) == want
+    assert "mid.cross" in UNet(**SMALL, mid_attention=True, token_channels=4).places
+
+
+def test_it_says_which_conditions_it_reads():
+    net = UNet(**SMALL, attention=(1,), classes=3, cond_channels=2, token_channels=6)
+    assert (net.reads, net.classes) == (frozenset({"label", "tokens", "image"}), 3)
+    plain = UNet(**SMALL)
+    assert (plain.reads, plain.classes) == (frozenset(), None)
+    assert UNet(**SMALL, cond_channels=1).reads == {"image"}
 
 
 @pytest.mark.parametrize("channels", [1, 5, 152])
@@ -124,7 +181,7 @@ def test_an_edit_sees_every_layer_and_one_that_changes_nothing_is_none():
 
 
 def test_a_row_is_the_same_alone_and_in_a_batch():
-    net = awake(UNet(**SMALL, attention=(1,), classes=3)).double()
+    net = awake(UNet(**SMALL, attention=(1,), classes=3, resample="residual", rescale=True)).double()
     x, t = torch.randn(5, 3, 12, 8).double(), torch.rand(5) * 1000
     label = torch.tensor([0, 1, 2, 0, 1])
     for kind in (torch.float64, torch.float32):
@@ -135,12 +192,17 @@ def test_a_row_is_the_same_alone_and_in_a_batch():
             torch.testing.assert_close(alone[0], y[i], atol=1e-5, rtol=0)
 
 
-def test_the_memory_format_does_not_change_the_result():
-    net = awake(UNet(**SMALL, attention=(1,)))
+@pytest.mark.parametrize("resample", ["conv", "residual"])
+def test_the_memory_format_does_not_change_the_result(resample):
+    net = awake(UNet(**SMALL, attention=(1,), resample=resample))
     x, t = torch.randn(2, 3, 16, 16), torch.tensor([5.0, 6.0])
     y = net(x, t)
     z = net.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last), t)
     torch.testing.assert_close(y, z, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            net(x.contiguous(memory_format=torch.channels_last), t), y, atol=1e-5, rtol=0
+        )
 
 
 def test_dropout_acts_in_training_only():
@@ -169,7 +231,13 @@ def test_it_learns():
     [
         ({"attention": (2,)}, "levels 0..1"),
         ({"attention": (1,), "heads": 3}, "must divide"),
+        ({"attention": (1,), "head_channels": 6, "heads": 5}, "16 channels at 'down.1.0'"),
         ({"token_channels": 4}, "name levels"),
+        ({"modulation": "film"}, "adagn, add, got 'film'"),
+        ({"resample": "fir"}, "conv, residual, got 'fir'"),
+        ({"pad": "same"}, "both, after, got 'same'"),
+        ({"multipliers": ()}, "needs a level"),
+        ({"blocks": 0}, "needs a level and a block"),
     ],
 )
 def test_a_network_that_cannot_be_built_says_why(change, says):
@@ -181,5 +249,7 @@ def test_inputs_that_do_not_fit_say_what_was_expected():
     net = UNet(**SMALL, cond_channels=2)
     with pytest.raises(ConfigError, match=r"\[B, 3, H, W\], got \[1, 4, 8, 8\]"):
         net(torch.randn(1, 4, 8, 8), torch.tensor([1.0]))
+    with pytest.raises(ConfigError, match=r"got \[3, 8, 8\]"):
+        net(torch.randn(3, 8, 8), torch.tensor([1.0]))
     with pytest.raises(ConfigError, match=r"Cond.image of shape \[1, 2, 8, 8\]"):
         net(torch.randn(1, 3, 8, 8), torch.tensor([1.0]), Cond(image=torch.randn(1, 2, 4, 4)))

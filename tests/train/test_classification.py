@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
-from small_run import Dies, Killed, equal, final, table
+from small_run import TABLE, Dies, Killed, equal, final, table
 from torch import nn
 from torch.nn import functional
 
@@ -14,8 +15,10 @@ from anodiff.cond import Cond
 from anodiff.diffusion.classifier import NoisyClassifier
 from anodiff.diffusion.levels import Levels, column
 from anodiff.errors import ConfigError, DataError
+from anodiff.nets.classifier import Classifier
 from anodiff.train.classification import CrossEntropy
 from anodiff.train.fit import fit
+from anodiff.train.importance import LossSecondMoment
 from anodiff.train.objective import LogUniform
 from anodiff.train.plan import Plan
 from anodiff.train.source import Steps
@@ -125,6 +128,43 @@ def test_a_run_of_a_classifier_is_kept_averaged_and_resumed_to_the_same_bits(tmp
     short, _ = run(tmp_path / "short", replace(PLAN, steps=100_000, max_time=0.2))
     assert short.stopped_by == "time"
     assert final(tmp_path / "short").step == short.steps < 100_000
+
+
+class Gratings:
+    """Stripes down, stripes across, and both: 8 x 8, shifted by the seed."""
+
+    def __len__(self):
+        return 3
+
+    def item(self, index, seed, /):
+        shift = int(torch.randint(4, (), generator=torch.Generator().manual_seed(seed)))
+        wave = torch.sin((torch.arange(8) + shift) * torch.pi / 2 + 0.7).sign()
+        down, across = wave.expand(8, 8), wave[:, None].expand(8, 8)
+        return (down, across, down * across)[index][None].clone()
+
+
+@pytest.mark.parametrize("pool", ["attention", "adaptive", "spatial"])
+def test_the_real_network_learns_through_its_pooling(pool):
+    torch.manual_seed(0)
+    net = Classifier(
+        in_channels=1,
+        classes=3,
+        width=16,
+        multipliers=(1, 2),
+        blocks=1,
+        attention=(1,),
+        pool=pool,
+        size=(8, 8),
+    )
+    low = TABLE[:40]
+    levels = Levels(low=float(low[0]), high=float(low[-1]), table=low)
+    objective = CrossEntropy(times=LossSecondMoment(low, bins=4, length=4))
+    plan = Plan(steps=60, batch=12, learning_rate=5e-3)
+    outcome = fit(NoisyClassifier(net, levels), Gratings(), plan, objective=objective, labels=LABELS)
+    assert outcome.losses[0] == pytest.approx(math.log(3), abs=0.25)
+    assert sum(outcome.losses[-10:]) < 0.85 * 10 * math.log(3)
+    with pytest.raises(DataError, match="from 0 to 2, a class of the network"):
+        fit(NoisyClassifier(net, levels), Gratings(), plan, objective=objective, labels=[0, 1, 3])
 
 
 def test_what_a_classifier_cannot_learn_from_is_refused():

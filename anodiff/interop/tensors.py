@@ -81,7 +81,9 @@ class Source(Mapping[str, Tensor]):
                 f"{self.what} lacks the tensor {name!r}{hint}: it is another network, or cut short"
             )
         self._left.discard(name)
-        return self._tensors[name].to(self.dtype)
+        # A copy: what is read from a file may lie in the file itself, at any address, and the last digit of a sum
+        # depends on where its numbers lie.
+        return self._tensors[name].to(self.dtype, copy=True)
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors

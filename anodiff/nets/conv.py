@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+WORTHWHILE = 256
+"""Positions of a map from which on enlarging it within the kernel is faster, measured with 64 to 256 channels."""
+
 
 def interleaved(h: Tensor) -> bool:
     """Whether `h [B, C, H, W]` lies on the CPU with the channels of a position side by side (channels_last)."""
@@ -35,7 +38,9 @@ def enlarged(h: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
 
     Where both sides are doubled, each output sees at most 2 x 2 different inputs: of the three rows (columns) that
     the kernel meets, two are copies of one. Adding up the weights that meet the same input leaves one kernel of
-    2 x 2 for each of the four positions in a doubled pixel: 16 multiplications where the enlarged map needs 36.
+    2 x 2 for each of the four positions in a doubled pixel: 16 multiplications where the enlarged map needs 36. The
+    sums are made anew at each call, so that this pays for maps of some size only; whether, does not depend on the
+    batch, lest a row alone take another way than in company.
 
     Args:
         h: `[B, C, H, W]`.
@@ -43,7 +48,7 @@ def enlarged(h: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
         size: (2H, 2W), or one less where that side was odd before it was halved.
     """
     b, _, height, width = h.shape
-    if not interleaved(h) or size != (2 * height, 2 * width):
+    if not interleaved(h) or size != (2 * height, 2 * width) or height * width < WORTHWHILE:
         return conv(F.interpolate(h, size=size, mode="nearest"))
     k = conv.out_channels
     kernels = _doubled(_doubled(conv.weight, 2), 4)  # [2 (column), 2 (row), K, C, 2, 2]

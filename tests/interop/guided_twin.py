@@ -102,7 +102,9 @@ def layout(twin: Twin) -> tuple[list[Entry], Entry, list[Entry], list[int]]:
             left.append(now)
         if level < len(twin.channel_mult) - 1:
             at = f"input_blocks.{len(into)}.0"
-            into.append([("res down", at, now, now) if twin.resblock_updown else ("down", f"{at}.op", now, now)])
+            into.append(
+                [("res down", at, now, now) if twin.resblock_updown else ("down", f"{at}.op", now, now)]
+            )
             left.append(now)
             side //= 2
     middle: Entry = [
@@ -122,7 +124,9 @@ def layout(twin: Twin) -> tuple[list[Entry], Entry, list[Entry], list[int]]:
                 entry.append(("attention", f"{at}.1", now, now))
             if level and i == twin.num_res_blocks:
                 name = f"{at}.{len(entry)}"
-                entry.append(("res up", name, now, now) if twin.resblock_updown else ("up", f"{name}.conv", now, now))
+                entry.append(
+                    ("res up", name, now, now) if twin.resblock_updown else ("up", f"{name}.conv", now, now)
+                )
                 side *= 2
             out.append(entry)
     return into, middle, out, left
@@ -223,7 +227,9 @@ def run(twin: Twin, state: dict[str, Tensor], x: Tensor, t: Tensor, y: Tensor | 
         c = rows.shape[1] // 3
         d, done = c // heads, []
         for k in range(heads):
-            starts = (k * d, c + k * d, 2 * c + k * d) if new else (3 * k * d, 3 * k * d + d, 3 * k * d + 2 * d)
+            starts = (
+                (k * d, c + k * d, 2 * c + k * d) if new else (3 * k * d, 3 * k * d + d, 3 * k * d + 2 * d)
+            )
             q, key, v = (rows[:, s : s + d] for s in starts)  # [B, d, N] each
             weight = (q.transpose(1, 2) @ key / math.sqrt(d)).softmax(-1)  # [B, N, N]
             done.append(v @ weight.transpose(1, 2))

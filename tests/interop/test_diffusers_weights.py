@@ -19,7 +19,12 @@ from anodiff.errors import ConfigError, ModelFileError
 from anodiff.interop.weights import Foreign, diffusers
 from anodiff.nets.unet import UNet
 
-BASE: dict[str, Any] = {"sample_size": 16, "block_out_channels": (16, 24), "norm_num_groups": 8, "layers_per_block": 1}
+BASE: dict[str, Any] = {
+    "sample_size": 16,
+    "block_out_channels": (16, 24),
+    "norm_num_groups": 8,
+    "layers_per_block": 1,
+}
 PLAIN = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
 MIDDLE = {
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
@@ -72,7 +77,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "up_block_types": ("AttnUpBlock2D",),
         "block_out_channels": (16,),
     },
-    "scale and shift, convolutions": {**LAST, "resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 8},
+    "scale and shift, convolutions": {
+        **LAST,
+        "resnet_time_scale_shift": "scale_shift",
+        "attn_norm_num_groups": 8,
+    },
 }
 
 
@@ -118,9 +127,9 @@ def test_the_output_is_the_original_s(family, dtype, bound, tmp_path):
 
 def test_a_denoiser_of_a_pipeline_is_the_papers_line(tmp_path):
     net = original(**LAST)
-    DDPMPipeline(net, DDPMScheduler(num_train_timesteps=200, beta_schedule="squaredcos_cap_v2")).save_pretrained(
-        tmp_path
-    )
+    DDPMPipeline(
+        net, DDPMScheduler(num_train_timesteps=200, beta_schedule="squaredcos_cap_v2")
+    ).save_pretrained(tmp_path)
     foreign = diffusers(tmp_path)
     assert foreign.prediction == "eps"
     theirs = DDPMScheduler(num_train_timesteps=200, beta_schedule="squaredcos_cap_v2")
@@ -131,7 +140,9 @@ def test_a_denoiser_of_a_pipeline_is_the_papers_line(tmp_path):
     # One step of both from the same x_t: the estimate of x0.
     x, k = torch.randn(2, 3, 16, 16), 120
     with torch.no_grad():
-        want = theirs.step(net(x, k).sample, k, x, generator=torch.Generator().manual_seed(0)).pred_original_sample
+        want = theirs.step(
+            net(x, k).sample, k, x, generator=torch.Generator().manual_seed(0)
+        ).pred_original_sample
         y = x * abar[k].rsqrt().float()
         x0 = foreign.denoiser()(y, foreign.table[k])
     torch.testing.assert_close(x0.clamp(-1, 1), want, atol=1e-4, rtol=0)

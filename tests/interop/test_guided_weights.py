@@ -25,7 +25,11 @@ FLAGS: dict[str, Any] = {"num_head_channels": 16, "noise_schedule": "linear"}
 
 def flags(twin: Twin) -> dict[str, Any]:
     """What was passed to the script that trained it, as far as the file cannot say it."""
-    heads = {"num_head_channels": twin.num_head_channels} if twin.num_head_channels else {"num_heads": twin.num_heads}
+    heads = (
+        {"num_head_channels": twin.num_head_channels}
+        if twin.num_head_channels
+        else {"num_heads": twin.num_heads}
+    )
     return {**heads, "use_new_attention_order": twin.new_order, "noise_schedule": "linear"}
 
 
@@ -33,17 +37,20 @@ def shrunk(name: str) -> Twin:
     """A published network, narrow and for small pictures: the same layers at the same levels."""
     twin = FILES[name]
     if twin.pool:  # its heads are always of 64, and it takes no other size of picture
-        eighth = {"image_size": twin.image_size // 8, "attention": tuple(side // 8 for side in twin.attention)}
+        eighth = {
+            "image_size": twin.image_size // 8,
+            "attention": tuple(side // 8 for side in twin.attention),
+        }
         return twin.small(64, outputs=7, num_head_channels=64, **eighth)
     return twin.small(32 if min(twin.channel_mult) >= 1 else 64)
 
 
 def both(twin: Twin, foreign: Foreign, state: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the twin computes and what our network does, for the smallest picture that it takes."""
+    """What the twin computes and what our network does, for a small picture."""
     torch.manual_seed(1)
-    side = twin.image_size if twin.pool == "attention" else 2 ** (len(twin.channel_mult) - 1)
+    side = twin.image_size if twin.pool == "attention" else max(8, 2 ** (len(twin.channel_mult) - 1))
     x = torch.randn(2, twin.inputs, side, side, dtype=state["time_embed.0.weight"].dtype)
-    t, y = torch.tensor([3.0, 871.0]), torch.tensor([4, 0]) if twin.num_classes else None
+    t, y = torch.tensor([3.0, 871.0]), torch.tensor([twin.num_classes - 1, 0]) if twin.num_classes else None
     own = foreign.net.in_channels
     with torch.no_grad():
         cond = Cond(label=y, image=x[:, own:] if own < twin.inputs else None)
@@ -83,7 +90,7 @@ def test_every_published_network_was_tried():
     assert {name for entry in PUBLISHED for name in entry.names} == set(FILES)
 
 
-@pytest.mark.parametrize("name", [n for n in FILES if not n.startswith("lsun")])
+@pytest.mark.parametrize("name", [n for n in FILES if not n.startswith("lsun") and "uncond" not in n])
 def test_the_output_is_that_of_the_description(name, tmp_path):
     twin = shrunk(name)
     state = drawn(twin, dtype=torch.float64)
@@ -101,11 +108,18 @@ OTHERS: dict[str, Twin] = {
     "fixed variance": net(16, 32, (1, 1), outputs=3, num_heads=1, attention=()),
     "upsampler of fixed variance": net(16, 32, (1, 1), inputs=6, outputs=3, num_heads=1, attention=()),
     "one level": net(8, 32, (1,), num_heads=2, attention=(8,)),
-    "grey": net(8, 32, (1, 1.5), inputs=1, outputs=2, num_heads=2, attention=()),
+    "grey": net(8, 64, (1, 1.5), inputs=1, outputs=2, num_heads=2, attention=()),
     "adaptive": net(16, 64, (1, 2), pool="adaptive", outputs=4, num_head_channels=64, attention=(8,)),
     "spatial": net(16, 64, (1, 1, 2), pool="spatial", outputs=4, num_head_channels=64, attention=(4, 8)),
     "classifier with convolutions": net(
-        16, 64, (1, 1), pool="attention", outputs=4, num_head_channels=64, attention=(8,), resblock_updown=False
+        16,
+        64,
+        (1, 1),
+        pool="attention",
+        outputs=4,
+        num_head_channels=64,
+        attention=(8,),
+        resblock_updown=False,
     ),
 }
 
@@ -142,7 +156,9 @@ def test_there_and_back_changes_no_bit(name, tmp_path):
 
 def test_our_own_network_goes_there():
     torch.manual_seed(0)
-    ours = UNet(in_channels=3, out_channels=3, width=32, multipliers=(1, 2), blocks=1, mid_attention=True, heads=2)
+    ours = UNet(
+        in_channels=3, out_channels=3, width=32, multipliers=(1, 2), blocks=1, mid_attention=True, heads=2
+    )
     for p in ours.parameters():
         torch.nn.init.normal_(p, std=0.1)
     twin = net(8, 32, (1, 2), num_res_blocks=1, outputs=3, num_heads=2, attention=(), resblock_updown=False)
@@ -308,7 +324,7 @@ def test_a_classifier_without_attention_on_the_last_level_is_refused():
 
 
 def test_files_that_are_no_network(tmp_path):
-    with pytest.raises(ModelFileError, match="no file|none; check"):
+    with pytest.raises(ModelFileError, match="there is none"):
         guided_diffusion(tmp_path / "absent.pt")
     (tmp_path / "text.pt").write_text("weights")
     with pytest.raises(ModelFileError, match="expected safetensors"):

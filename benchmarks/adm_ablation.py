@@ -18,7 +18,7 @@ import generation
 import torch
 from torch import Tensor
 
-from anodiff.diffusion.denoiser import X0Denoiser
+from anodiff.diffusion.denoiser import VDenoiser
 from anodiff.diffusion.guidance import Clamp
 from anodiff.diffusion.levels import spaced
 from anodiff.diffusion.likelihood import bound
@@ -26,7 +26,7 @@ from anodiff.diffusion.sampling import ddim
 from anodiff.diffusion.schedule import table
 from anodiff.nets.unet import UNet
 from anodiff.noise import PerImageNoise
-from anodiff.train.objective import MinSNR, Objective, UniformTable
+from anodiff.train.objective import Objective, UniformTable, VWeight
 from anodiff.train.plan import Plan
 
 BASE: dict[str, Any] = {
@@ -39,6 +39,7 @@ BASE: dict[str, Any] = {
     "rescale": False,
     "modulation": "adagn",
     "patch": 4,
+    "groups": 8,
 }
 """Levels of 8, 4 and 2 positions a side."""
 
@@ -111,12 +112,12 @@ def measured(
     """One variant trained with one seed: distances, bound, operations and seconds a step."""
     torch.manual_seed(seed)
     net = UNet(in_channels=1, out_channels=1, **(BASE | changes)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    denoiser = X0Denoiser(net, table("linear"))
+    denoiser = VDenoiser(net, table("linear"))
     plan = Plan(
         steps=args.steps, batch=64, learning_rate=1e-3, warmup=min(40, args.steps - 1), ema=0.99, seed=seed
     )
     times = UniformTable(denoiser.table)
-    training = generation.trained(denoiser, data, plan, Objective(weight=MinSNR(5.0), times=times), keep=keep)
+    training = generation.trained(denoiser, data, plan, Objective(weight=VWeight(), times=times), keep=keep)
     grid = spaced(denoiser.levels, 25)
 
     def draw(n: Tensor, first: int) -> Tensor:

@@ -28,7 +28,7 @@ from torch import Tensor
 from anodiff.cond import Cond
 from anodiff.diffusion.ancestral import ancestral
 from anodiff.diffusion.classifier import NoisyClassifier
-from anodiff.diffusion.denoiser import X0Denoiser
+from anodiff.diffusion.denoiser import VDenoiser
 from anodiff.diffusion.guidance import CFG, Bind, Clamp, Guide
 from anodiff.diffusion.levels import spaced
 from anodiff.diffusion.sampling import ddim
@@ -65,7 +65,7 @@ def clustered(
     return Crops(list(crops), labels.tolist(), tuple(f"cluster {k}" for k in range(count))), labeller
 
 
-def classifier(classes: int, denoiser: X0Denoiser, *, seed: int) -> NoisyClassifier:
+def classifier(classes: int, denoiser: VDenoiser, *, seed: int) -> NoisyClassifier:
     torch.manual_seed(seed + 1)
     net = Classifier(
         in_channels=1,
@@ -86,7 +86,7 @@ Way = Callable[[float, Tensor, Tensor, int], Tensor]
 """(scale, unit noise, labels, number of the first row) -> z"""
 
 
-def ways(denoiser: X0Denoiser, judge: NoisyClassifier, evaluations: int) -> dict[str, Way]:
+def ways(denoiser: VDenoiser, judge: NoisyClassifier, evaluations: int) -> dict[str, Way]:
     """The four ways of guidance."""
     grid = spaced(denoiser.levels, evaluations)
 

@@ -94,7 +94,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1000, help="training steps of the pixel model")
-    parser.add_argument("--feature-steps", type=int, default=400, help="training steps of the feature models")
+    parser.add_argument("--feature-steps", type=int, default=300, help="training steps of the feature models")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--routes", nargs="+", default=list(ROUTES), choices=list(ROUTES))
     args = parser.parse_args()

@@ -224,7 +224,6 @@ def test_data_split_divides_a_manifest_that_says_nothing_of_it(command: Command,
         (["eval", "{t}/m.anodiff", "{t}/good", "-o", "{t}/e", "--gate", "auroc>=1"], 2, "image_auroc"),
         (["eval", "{t}/gone.anodiff", "{t}/good", "-o", "{t}/e"], 4, "no model file"),
         (["report", "{t}/empty"], 3, "has no predictions.csv"),
-        (["sample", "{t}/gone.anodiff", "--eta", "2"], 2, "--eta should be from 0 to 1"),
         (["calibrate", "{t}/gone.anodiff", "{t}/good"], 4, "no model file"),
     ],
 )

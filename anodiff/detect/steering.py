@@ -46,9 +46,9 @@ class Steering:
     def __call__(self, denoiser: Denoiser) -> Denoiser:
         """The steered denoiser."""
         if self.free != 1:
-            away = self.negative is not None
+            plain = self.negative is None
             denoiser = (
-                AwayFrom(denoiser, self.free, negative=self.negative) if away else CFG(denoiser, self.free)
+                CFG(denoiser, self.free) if plain else AwayFrom(denoiser, self.free, negative=self.negative or 0)
             )
         if self.weaker is not None and self.auto != 1:
             denoiser = Autoguide(denoiser, self.weaker, self.auto)

@@ -237,7 +237,7 @@ def markdown(found: dict[str, Any]) -> str:
     ]
 
     def cells(row: dict[str, float]) -> str:
-        digits = {"precision": 3, "recall": 3, "FD": 1, "KID": 3}
+        digits = {"precision": 3, "recall": 3, "FD": 1, "KID": 1}
         return " | ".join(f"{row[f'{key}[{extractor}]']:.{count}f}" for key, count in digits.items())
 
     for way, rows in found["curve"].items():

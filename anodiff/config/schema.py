@@ -82,6 +82,10 @@ class UNet(Section):
     rescale: bool = False  # residual connections divided by sqrt(2)
     modulation: Literal["adagn", "add"] = "adagn"  # how time and label enter a block
     mid_attention: bool | None = None  # null: as the last level
+    groups: PositiveInt = 32  # of a normalisation, at most; the largest divisor of the channels is taken
+    eps: PositiveFloat = 1e-5  # of a normalisation
+    frequency_shift: NotNegative = 0.0  # the sinusoids' exponents divide by half their number minus this
+    pad: Literal["both", "after"] = "both"  # around a halving convolution; after: right and below alone
     patch: PositiveInt = 1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

@@ -97,7 +97,9 @@ def test_what_a_part_is_is_found_or_given(
 def test_calibration_keeps_the_kinds_apart(
     several: Path, parts: Path, tmp_path: Path, command: Command
 ) -> None:
-    said = command("calibrate", several / "model.anodiff", parts, "-o", tmp_path / "c.anodiff")
+    said = command(
+        "calibrate", several / "model.anodiff", parts, "-o", tmp_path / "c.anodiff", "--target-fpr", 0.5
+    )
     assert said.code == 0, said.err
     after = anodiff.load(tmp_path / "c.anodiff", device="cpu")
     before = anodiff.load(several / "model.anodiff", device="cpu")

@@ -63,7 +63,7 @@ test: $(STAMP)
 	$(PYTEST)
 
 test-slow: $(STAMP)
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow --timeout 1200
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

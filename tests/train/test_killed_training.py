@@ -29,7 +29,7 @@ def start(verb, folder, options):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return json.loads(out), err
 
@@ -57,7 +57,7 @@ def test_killed_as_a_program_of_its_own_it_ends_with_the_same_bits(tmp_path, who
     for kill in range(4):
         process = start("fit", tmp_path, {"resume": "auto"})
         seen = len(table(tmp_path)) if (tmp_path / "metrics.csv").exists() else 0
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and process.poll() is None:
             if (tmp_path / "metrics.csv").exists() and len(table(tmp_path)) > seen + 2:
                 break

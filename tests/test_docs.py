@@ -136,7 +136,16 @@ def test_every_page_that_shows_code_is_run() -> None:
         "README.md",
         *(
             f"docs/{name}.md"
-            for name in ("index", "quickstart", "data", "cli", "configuration", "scores", "notation", "guidance")
+            for name in (
+                "index",
+                "quickstart",
+                "data",
+                "cli",
+                "configuration",
+                "scores",
+                "notation",
+                "guidance",
+            )
         ),
     }
 

@@ -48,7 +48,9 @@ class Steering:
         if self.free != 1:
             plain = self.negative is None
             denoiser = (
-                CFG(denoiser, self.free) if plain else AwayFrom(denoiser, self.free, negative=self.negative or 0)
+                CFG(denoiser, self.free)
+                if plain
+                else AwayFrom(denoiser, self.free, negative=self.negative or 0)
             )
         if self.weaker is not None and self.auto != 1:
             denoiser = Autoguide(denoiser, self.weaker, self.auto)

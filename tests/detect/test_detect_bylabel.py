@@ -29,7 +29,7 @@ class Bright(nn.Module):
 
 
 class ByLabel(nn.Module):
-    """The ideal denoiser of places around -.4 with deviation .05 (label 0), or around .4 with deviation .3 (label 1)."""
+    """The ideal denoiser of places around -.4 with deviation .05 (label 0), or .4 with deviation .3 (label 1)."""
 
     levels = Levels(0.01, 20.0)
 
@@ -73,7 +73,8 @@ def predictor(plain, rate: float = 0.1) -> Predictor:
 @pytest.fixture
 def taught(plain) -> Predictor:
     found = predictor(plain)
-    both = torch.cat([parts(60, 0, 1), parts(60, 1, 2)])[torch.randperm(120, generator=torch.Generator().manual_seed(0))]
+    order = torch.randperm(120, generator=torch.Generator().manual_seed(0))
+    both = torch.cat([parts(60, 0, 1), parts(60, 1, 2)])[order]
     held = torch.cat([parts(40, 0, 3), parts(40, 1, 4)])
     found.learn(lambda: both.split(16), lambda: held.split(16))
     return found

@@ -11,8 +11,8 @@ import torch
 
 from anodiff.cond import Cond
 from anodiff.detect.predictor import Predictor
-from anodiff.detect.restore import MeanShift
 from anodiff.detect.steering import Steering
+from anodiff.detect.walk import MeanShift
 from anodiff.diffusion.classifier import NoisyClassifier
 from anodiff.encode.label import number_of
 from anodiff.errors import ConfigError, RefusalError

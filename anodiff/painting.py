@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from anodiff.cond import Cond
 from anodiff.detect.predictor import Predictor
-from anodiff.diffusion.ancestral import ancestral
+from anodiff.detect.walk import Sampler, walk
 from anodiff.diffusion.guidance import Bind
 from anodiff.diffusion.levels import Spacing, spaced
-from anodiff.diffusion.sampling import Variance, ddim, dpmpp_2m, heun, needs_mean
+from anodiff.diffusion.sampling import Variance, needs_mean
 from anodiff.errors import ConfigError, RefusalError
 from anodiff.guiding import Guiding
-from anodiff.noise import NoiseSource, PerImageNoise
+from anodiff.noise import PerImageNoise
 
 T = TypeVar("T")
-
-Sampler = Literal["ddpm", "ddim", "heun", "dpmpp_2m"]
 
 _APART = 1_000_003  # pictures of two seeds share no noise below a million of them
 
@@ -105,33 +102,24 @@ def paint(
             f"Pictures should have sides that are multiples of {stride}, got {shape[0]} x {shape[1]}."
         )
 
-    def walk(y: Tensor, noise: NoiseSource, cond: Cond) -> Tensor:
-        model = Bind(denoiser, cond)
-        if shift is not None:
-            return ancestral(
-                model,
-                y,
-                sigmas,
-                noise=noise,
-                variance=variance,
-                log_prob=shift.log_prob,
-                scale=shift.scale,
-                cond=cond,
-            )
-        match sampler:
-            case "heun":
-                return heun(model, y, sigmas)
-            case "dpmpp_2m":
-                return dpmpp_2m(model, y, sigmas)
-        return ddim(model, y, sigmas, eta=share, noise=noise, variance=variance)
-
     @torch.no_grad()  # not inference_mode, under which guidance could not take gradients
     def one(chunk: range) -> np.ndarray:
         noise = PerImageNoise([seed * _APART + number for number in chunk], draw=predictor.draw)
         z = torch.zeros(len(chunk), predictor.codec.channels, shape[0] // stride, shape[1] // stride)
         z = z.to(device)  # [B, c, h, w]
         cond = replace(Cond() if cond_of is None else cond_of(chunk), noise=noise)
-        image = predictor.codec.decode(walk(sigmas[0].to(z) * noise(z), noise, cond))  # [B, C, H, W]
+        image = predictor.codec.decode(
+            walk(
+                Bind(denoiser, cond),
+                sigmas[0].to(z) * noise(z),
+                sigmas,
+                sampler=sampler,
+                eta=0.0 if sampler == "ddpm" else share,
+                variance=variance,
+                noise=noise,
+                shift=shift,
+            )
+        )  # [B, C, H, W]
         return (image.clamp(0, 1) * 255).round().byte().movedim(1, -1).cpu().numpy()  # [B, H, W, C]
 
     chunks = [range(first, min(first + batch, count)) for first in range(0, count, batch)]

@@ -185,7 +185,7 @@ def test_batches_can_be_counted(ideal: Predictor) -> None:
         ({"steps": 101}, "only 100 noise levels.*use at most 100"),
         ({"spacing": "all", "steps": 50}, "visits 100 levels, got steps 50"),
         ({"spacing": "wide"}, "unknown spacing 'wide'"),
-        ({"sampler": "euler"}, "Unknown sampler 'euler'.*ddpm, ddim, heun, dpmpp_2m"),
+        ({"sampler": "euler"}, "Unknown sampler 'euler'.*ddim, ddpm, heun, dpmpp_2m"),
         ({"eta": 1.5}, "from 0 to 1, got 1.5"),
         ({"eta": 0.5, "sampler": "heun"}, "heun draws no noise"),
         ({"eta": 0.5, "sampler": "dpmpp_2m"}, "dpmpp_2m draws no noise"),

@@ -9,31 +9,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from anodiff.codec.protocol import Codec
 from anodiff.cond import Cond
-from anodiff.diffusion.ancestral import ancestral
+from anodiff.detect.walk import MeanShift, Sampler, walk
 from anodiff.diffusion.denoiser import Denoiser
-from anodiff.diffusion.guidance import Bind, LogProb, Pull
+from anodiff.diffusion.guidance import Bind, Pull
 from anodiff.diffusion.levels import spaced
-from anodiff.diffusion.sampling import Variance, ddim, dpmpp_2m, heun, invert, one_step
+from anodiff.diffusion.sampling import Variance, ddim, invert, one_step
 from anodiff.errors import ConfigError, RefusalError
 from anodiff.noise import NoiseSource
 
 Model = tuple[Denoiser, Codec]
-Sampler = Literal["ddim", "ddpm", "heun", "dpmpp_2m"]
-
-
-@dataclass(frozen=True, eq=False)
-class MeanShift:
-    """Guidance by a classifier in the form that moves a DDPM step's mean (arXiv:2105.05233, algorithm 1)."""
-
-    log_prob: LogProb
-    scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +95,6 @@ class PartialNoise(Restorer):
             raise ConfigError(
                 f"Partial noise needs a level and a draw, got levels={self.levels}, draws={self.draws}."
             )
-        if self.sampler != "ddim" and self.eta:
-            raise RefusalError(
-                f"eta belongs to the sampler 'ddim'; {self.sampler!r} draws all of its noise or none: set eta to 0."
-            )
-        if self.sampler != "ddpm" and self.shift is not None:
-            raise RefusalError("Guidance that moves the mean needs a step with one: take the sampler 'ddpm'.")
         noise = source(cond)
         bound = Bind(denoiser, cond)
         found = []
@@ -118,33 +102,19 @@ class PartialNoise(Restorer):
             sigmas = spaced(denoiser.levels, self.steps, start=level)
             for _ in range(self.draws):
                 y = z + sigmas[0].to(z) * noise(z)
-                found.append(self._walk(bound, y, sigmas, noise, cond))
+                found.append(
+                    walk(
+                        bound,
+                        y,
+                        sigmas,
+                        sampler=self.sampler,
+                        eta=self.eta,
+                        variance=self.variance,
+                        noise=noise,
+                        shift=self.shift,
+                    )
+                )
         return average(found)
-
-    def _walk(self, denoiser: Denoiser, y: Tensor, sigmas: Tensor, noise: NoiseSource, cond: Cond) -> Tensor:
-        match self.sampler:
-            case "ddim":
-                return ddim(denoiser, y, sigmas, eta=self.eta, noise=noise, variance=self.variance)
-            case "ddpm":
-                log_prob, scale = (
-                    (None, 0.0) if self.shift is None else (self.shift.log_prob, self.shift.scale)
-                )
-                return ancestral(
-                    denoiser,
-                    y,
-                    sigmas,
-                    noise=noise,
-                    variance=self.variance,
-                    log_prob=log_prob,
-                    scale=scale,
-                    cond=cond,
-                )
-            case "heun":
-                return heun(denoiser, y, sigmas)
-            case "dpmpp_2m":
-                return dpmpp_2m(denoiser, y, sigmas)
-            case _:
-                raise ConfigError(f"Unknown sampler {self.sampler!r}: choose ddim, ddpm, heun or dpmpp_2m.")
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def markdown(found: dict[str, Any]) -> str:
                 note = "" if row is None or row["evaluations"] == count else f" ({row['evaluations']})"
                 cells.append("-" if row is None else f"{row[key]:.{digits}f}{note}")
             lines.append(f"| {sampler} | {' | '.join(cells)} |")
-        lines += [f"| held-out real crops | {f'{floor[key]:.{digits}f} |' * len(asked)}".rstrip(), ""]
+        lines += [f"| held-out real crops | {' | '.join([f'{floor[key]:.{digits}f}'] * len(asked))} |", ""]
     return "\n".join(lines)
 
 

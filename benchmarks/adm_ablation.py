@@ -41,20 +41,20 @@ BASE: dict[str, Any] = {
     "patch": 4,
     "groups": 8,
 }
-"""Three levels: 8, 4 and 2 positions a side with patches of 4 (the default), 16, 8 and 4 with --patch 2."""
+"""Levels of 8, 4 and 2 positions a side."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "deeper: 2 blocks a level": {"blocks": 2},
     "wider: 38 channels": {"width": 38},
     "4 heads": {"heads": 4},
-    "8 channels a head": {"heads": None, "head_channels": 8},
-    "attention at levels 1 and 2": {"attention": (1, 2)},
-    "attention at every level": {"attention": (0, 1, 2)},
+    "16 channels a head": {"heads": None, "head_channels": 16},
+    "attention at 4 and 2": {"attention": (1, 2)},
+    "attention at 8, 4 and 2": {"attention": (0, 1, 2)},
     "residual up and down": {"resample": "residual"},
     "rescaled by 1/sqrt 2": {"rescale": True},
     "addition instead of AdaGN": {"modulation": "add"},
-    "all: heads of 16, attention at levels 1 and 2, residual": {
+    "all: heads of 16, attention at 4 and 2, residual": {
         "heads": None,
         "head_channels": 16,
         "attention": (1, 2),
@@ -71,7 +71,6 @@ def main() -> None:
         "--data", type=Path, help="a folder of real pictures; default: textures of scikit-image"
     )
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--patch", type=int, default=BASE["patch"])
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1))
     parser.add_argument("--only", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS))
@@ -87,7 +86,7 @@ def main() -> None:
         seeds=list(args.seeds),
         steps=args.steps,
         samples=args.samples,
-        base=BASE | {"patch": args.patch},
+        base=dict(BASE),
         floor=judge.floor(args.samples),
         variants={},
     )
@@ -112,9 +111,7 @@ def measured(
 ) -> dict[str, Any]:
     """One variant trained with one seed: distances, bound, operations and seconds a step."""
     torch.manual_seed(seed)
-    net = UNet(in_channels=1, out_channels=1, **(BASE | {"patch": args.patch} | changes)).to(
-        memory_format=torch.channels_last
-    )  # type: ignore[call-overload]
+    net = UNet(in_channels=1, out_channels=1, **(BASE | changes)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     denoiser = VDenoiser(net, table("linear"))
     plan = Plan(
         steps=args.steps, batch=64, learning_rate=1e-3, warmup=min(40, args.steps - 1), ema=0.99, seed=seed

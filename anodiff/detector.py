@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from anodiff import artefact, build
+from anodiff import artefact, compose
 from anodiff import config as configuration
 from anodiff.config import RunConfig
 from anodiff.detect.bylabel import ThresholdByLabel
@@ -136,7 +136,7 @@ class Detector:
         """This detector with a predictor of its configuration that learnt elsewhere.
 
         Args:
-            predictor: as `build.predictor(config)` made it, and `Predictor.learn` taught it.
+            predictor: as `compose.predictor(config)` made it, and `Predictor.learn` taught it.
             shape: working (height, width) it learnt at.
             target_fpr: the false-alarm rate its threshold was learnt for.
             about: where it comes from, for `info` and the file.
@@ -240,17 +240,16 @@ class Detector:
             ConfigError: a label the model does not have.
         """
         if isinstance(source, list | tuple):
-            return list(
-                self.stream(source, batch=batch, labels=None if label is None else [label] * len(source))
-            )
+            return list(self.stream(source, batch=batch, labels=label))
         return self._fitted().one(source, label)
 
     def stream(
-        self, sources: Iterable[Any], *, batch: int = 8, labels: Iterable[str | None] | None = None
+        self, sources: Iterable[Any], *, batch: int = 8, labels: str | Iterable[str | None] | None = None
     ) -> Iterator[Result]:
         """One result a picture, in order, in constant memory; a picture that cannot be read gives a failed result.
 
-        Pictures of the next batch are decoded while one is scored. `labels` names what each picture is known to be.
+        Pictures of the next batch are decoded while one is scored. `labels` names what they are known to be: one
+        name for all, or one a picture; ConfigError where they run out.
         """
         yield from self._fitted().stream(sources, batch=batch, labels=labels)
 
@@ -347,7 +346,7 @@ def load(path: str | Path, device: str = "auto") -> Detector:
         config = configuration.parse(meta["config"])
         shape = (int(meta["shape"][0]), int(meta["shape"][1]))
         target_fpr = float(meta["target_fpr"])
-        predictor = build.predictor(config, target_fpr=target_fpr, shape=shape, weights=build.LEARNT)
+        predictor = compose.predictor(config, target_fpr=target_fpr, shape=shape, weights=compose.LEARNT)
         predictor.load_state_dict(tensors)
     except (KeyError, RuntimeError, TypeError, ConfigError) as error:
         raise ModelFileError(
@@ -361,7 +360,7 @@ def load(path: str | Path, device: str = "auto") -> Detector:
 
 def _rebuilt(config: RunConfig, learnt: Scoring, target_fpr: float) -> Predictor:
     """A predictor of `config` with everything already learnt."""
-    predictor = build.predictor(config, target_fpr=target_fpr, shape=learnt.shape, weights=build.LEARNT)
+    predictor = compose.predictor(config, target_fpr=target_fpr, shape=learnt.shape, weights=compose.LEARNT)
     predictor.load_state_dict(learnt.predictor.state_dict())
     return predictor.eval()
 

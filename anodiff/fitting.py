@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anodiff import build
+from anodiff import compose
 from anodiff.codec.feature import FeatureCodec
 from anodiff.config import RunConfig, dump
 from anodiff.data.dataset import ImageSet, Picture
@@ -78,9 +78,9 @@ def fit(
     """
     held_labels = label_numbers(config, gathered.held_rows)
     target_fpr = config.threshold.target_fpr or max(DEFAULT_RATE, least_rate(_fewest(gathered, held_labels)))
-    codec = build.codec(config)
-    shape = gathered.shape(config, build.multiple(config, codec.stride))
-    predictor = build.predictor(config, target_fpr=target_fpr, shape=shape, ready=codec).to(device)
+    codec = compose.codec(config)
+    shape = gathered.shape(config, compose.multiple(config, codec.stride))
+    predictor = compose.predictor(config, target_fpr=target_fpr, shape=shape, ready=codec).to(device)
     if start is not None:
         _begin(predictor, start)
     labels = _labels(config, gathered, predictor, shape, device, say)
@@ -88,7 +88,7 @@ def fit(
         gathered.train,
         shape=shape,
         channels=config.data.channels,
-        augment=build.augmentation(config),
+        augment=compose.augmentation(config),
         seed=config.seed,
         cache=torch.uint8,
     )
@@ -104,8 +104,8 @@ def fit(
     outcome = train(
         predictor.denoiser,  # type: ignore[arg-type]
         rows,
-        build.plan(config, devices=devices, accelerator=_accelerator(device)),
-        objective=build.objective(config),
+        compose.plan(config, devices=devices, accelerator=_accelerator(device)),
+        objective=compose.objective(config),
         folder=folder,
         resume=resume,
         labels=labels,
@@ -118,8 +118,8 @@ def fit(
         train(
             predictor.classifier,
             rows,
-            build.classifier_plan(config, devices=devices, accelerator=_accelerator(device)),
-            objective=build.classifier_objective(config),
+            compose.classifier_plan(config, devices=devices, accelerator=_accelerator(device)),
+            objective=compose.classifier_objective(config),
             folder=None if folder is None else folder / "classifier",
             resume="auto" if resume is not None else None,
             labels=labels,

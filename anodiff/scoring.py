@@ -22,7 +22,7 @@ from anodiff.data.image import prepare
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.result import Result, unbatch
 from anodiff.encode.label import number_of
-from anodiff.errors import AnodiffError
+from anodiff.errors import AnodiffError, ConfigError
 from anodiff.frame import Frame, frame
 
 
@@ -63,19 +63,35 @@ class Scoring:
         return next(self._results([Decoded(_name(source), array, None, 0.0, self._number(label))]))
 
     def stream(
-        self, sources: Iterable[Any], *, batch: int, labels: Iterable[str | None] | None = None
+        self, sources: Iterable[Any], *, batch: int, labels: str | Iterable[str | None] | None = None
     ) -> Iterator[Result]:
         """One result a picture, in order; the next batch is decoded while one is scored.
 
-        `labels` names what each picture is known to be, one a picture.
+        `labels` names what the pictures are known to be: one name for all, or one a picture, None where it is not.
+
+        Raises:
+            ConfigError: a label the model does not have, or fewer labels than pictures.
         """
-        known = repeat(None) if labels is None else labels
-        waiting = ((source, self._number(label)) for source, label in zip(sources, known))  # noqa: B905
+        waiting = self._labelled(sources, labels)
         with ThreadPoolExecutor(1, thread_name_prefix="anodiff-decode") as pool:
             ahead = pool.submit(_decoded, list(islice(waiting, batch)))
             while group := ahead.result():
                 ahead = pool.submit(_decoded, list(islice(waiting, batch)))
                 yield from self._results(group)
+
+    def _labelled(
+        self, sources: Iterable[Any], labels: str | Iterable[str | None] | None
+    ) -> Iterator[tuple[Any, int]]:
+        """Each picture with the number of its label, -1 where it is not known."""
+        known = repeat(labels) if labels is None or isinstance(labels, str) else iter(labels)
+        for number, source in enumerate(sources):
+            try:
+                label = next(known)
+            except StopIteration:  # a picture without a row would be worse than an error
+                raise ConfigError(
+                    f"Expected one label a picture, got {number} labels for more pictures."
+                ) from None
+            yield source, self._number(label)
 
     def _number(self, label: str | None) -> int:
         return -1 if label is None else number_of(label, self.names)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import anodiff
-from anodiff import build
+from anodiff import compose
 from anodiff.config import parse
 from anodiff.data.image import read_mask
 from anodiff.data.index import index
@@ -72,7 +72,7 @@ def with_distances(detector: Detector, distances: dict[str, float], data: Path) 
     other = Detector(config=parse(config))
     good = gather(data, other.config)
     rate = detector.info["target_fpr"]
-    predictor = build.predictor(other.config, target_fpr=rate)
+    predictor = compose.predictor(other.config, target_fpr=rate, shape=detector.shape)
     predictor.denoiser.load_state_dict(detector.predictor.denoiser.state_dict())
     taught = good.train[:: -(-len(good.train) // MOST_TAUGHT)]
     shape, device = detector.shape, other.device

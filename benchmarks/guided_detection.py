@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from anodiff import build
+from anodiff import compose
 from anodiff.config import RunConfig, load, parse
 from anodiff.data.image import prepare, read, read_mask
 from anodiff.data.index import index
@@ -154,7 +154,7 @@ def along(fitted: Detector, way: dict[str, Any], table: pd.DataFrame, *, every: 
     values["guidance"] = way["guidance"]
     config = parse(values)
     target_fpr = fitted.info["target_fpr"]
-    predictor = build.predictor(config, target_fpr=target_fpr, shape=fitted.shape, weights="auto")
+    predictor = compose.predictor(config, target_fpr=target_fpr, shape=fitted.shape, weights="auto")
     for part in ("denoiser", "classifier", "labeller"):
         mine, theirs = getattr(predictor, part), getattr(fitted.predictor, part)
         if mine is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from anodiff import build
+from anodiff import compose
 from anodiff.config import RunConfig, dump, load, parse, presets
 from anodiff.errors import ConfigError
 
@@ -68,7 +68,7 @@ def test_shipped_files_can_be_built(path: Path) -> None:
     config = load(path)
     if config.labels.kind == "category":  # a fit takes the names from the pictures
         config = config.model_copy(update={"labels": config.labels.model_copy(update={"names": ("a", "b")})})
-    predictor = build.predictor(config, target_fpr=0.05, shape=(64, 64), weights=build.LEARNT)
+    predictor = compose.predictor(config, target_fpr=0.05, shape=(64, 64), weights=compose.LEARNT)
     assert predictor.evaluations >= 1
     assert (predictor.classifier is not None) == (config.guidance.kind == "classifier")
 
@@ -119,8 +119,8 @@ def test_a_schedule_has_by_default_the_thousand_levels_of_ddpm() -> None:
         {"codec": {"kind": "pixel"}, "family": {"kind": "eps"}, "score": {"kind": "partial_noise"}}
     )
     assert config.family.schedule.steps == 1000  # type: ignore[union-attr]
-    table = build.predictor(
-        config, target_fpr=0.05, shape=(64, 64), weights=build.LEARNT
+    table = compose.predictor(
+        config, target_fpr=0.05, shape=(64, 64), weights=compose.LEARNT
     ).denoiser.levels.table
     assert table is not None
     assert len(table) == 1000
@@ -132,7 +132,9 @@ def test_partial_noise_takes_by_default_ten_steps_down_from_its_level() -> None:
         {"codec": {"kind": "pixel"}, "family": {"kind": "eps"}, "score": {"kind": "partial_noise"}}
     )
     assert config.score.steps == 10  # type: ignore[union-attr]
-    assert build.predictor(config, target_fpr=0.05, shape=(64, 64), weights=build.LEARNT).evaluations == 10
+    assert (
+        compose.predictor(config, target_fpr=0.05, shape=(64, 64), weights=compose.LEARNT).evaluations == 10
+    )
 
 
 def test_distances_are_named_anew_and_not_added() -> None:

@@ -69,9 +69,9 @@ def test_scoring_loads_neither_lightning_nor_anomalib() -> None:
     code = (
         "import sys, numpy\n"
         "import anodiff.detector\n"
-        "from anodiff import build, config, scoring\n"
+        "from anodiff import compose, config, scoring\n"
         "tiny = config.load(preset='tiny')\n"
-        "predictor = build.predictor(tiny, target_fpr=0.05, shape=(64, 64), weights=build.LEARNT)\n"
+        "predictor = compose.predictor(tiny, target_fpr=0.05, shape=(64, 64), weights=compose.LEARNT)\n"
         "print([name for name in ('lightning', 'pytorch_lightning', 'anomalib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anodiff import build
+from anodiff import compose
 from anodiff.cond import Cond
 from anodiff.config import load
 from anodiff.detect.predictor import Predictor, bare
@@ -46,7 +46,7 @@ class Gaussian(nn.Module):
 @pytest.fixture(scope="module")
 def untrained() -> Predictor:
     config = load(preset="pixels", overrides=SMALL)
-    predictor = build.predictor(config, target_fpr=0.05, shape=(16, 16), weights=build.LEARNT)
+    predictor = compose.predictor(config, target_fpr=0.05, shape=(16, 16), weights=compose.LEARNT)
     with torch.no_grad():  # its last layer begins at zero, after which every picture would be its noise
         for value in predictor.denoiser.parameters():
             chance = torch.Generator().manual_seed(value.numel())
@@ -57,7 +57,7 @@ def untrained() -> Predictor:
 @pytest.fixture
 def ideal(untrained: Predictor) -> Predictor:
     config = load(preset="pixels", overrides=[*SMALL, "family.schedule.steps=1000"])
-    predictor = build.predictor(config, target_fpr=0.05, shape=(16, 16), weights=build.LEARNT)
+    predictor = compose.predictor(config, target_fpr=0.05, shape=(16, 16), weights=compose.LEARNT)
     predictor.denoiser = Gaussian(predictor.denoiser.levels, std=0.2)
     predictor.wrap = bare
     return predictor
@@ -112,7 +112,7 @@ def test_ddpm_is_ddim_at_eta_1(untrained: Predictor) -> None:
 
 def test_a_learned_variance_lies_between_the_fixed_ones() -> None:
     config = load(preset="pixels", overrides=[*SMALL, "family.variance=learned", "train.loss=hybrid"])
-    predictor = build.predictor(config, target_fpr=0.05, shape=(16, 16), weights=build.LEARNT)
+    predictor = compose.predictor(config, target_fpr=0.05, shape=(16, 16), weights=compose.LEARNT)
     names = ("small", "large", "learned")
     shown = {name: painted(predictor, sampler="ddpm", variance=name) for name in names}
     # the fresh network answers 0: half the way between the logarithms of both
@@ -213,11 +213,11 @@ def test_a_denoiser_that_draws_has_no_ode(ideal: Predictor) -> None:
 
 def test_features_are_not_painted_and_cells_not_cut() -> None:
     config = load(preset="tiny", overrides=["data.size=64"])
-    features = build.predictor(config, target_fpr=0.05, shape=(64, 64), weights=build.LEARNT)
+    features = compose.predictor(config, target_fpr=0.05, shape=(64, 64), weights=compose.LEARNT)
     with pytest.raises(RefusalError, match=r"paints nothing.*--preset pixels"):
         paint(features, (64, 64), count=1, steps=2, device=CPU)
     config = load(preset="pixels", overrides=[*SMALL, "codec.patch=4"])
-    patches = build.predictor(config, target_fpr=0.05, shape=(16, 16), weights=build.LEARNT)
+    patches = compose.predictor(config, target_fpr=0.05, shape=(16, 16), weights=compose.LEARNT)
     with pytest.raises(ConfigError, match="multiples of 4, got 16 x 18"):
         paint(patches, (16, 18), count=1, steps=2, device=CPU)
     assert painted(patches, shape=(16, 20)).shape == (3, 16, 20, 1)

@@ -9,7 +9,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,8 +135,7 @@ def _results(detector: Detector, named: Inputs, args: argparse.Namespace) -> Ite
             waiting.append(path)
             yield path
 
-    labels = None if args.label is None else repeat(args.label)
-    stream = detector.stream(passed(), batch=args.batch, labels=labels)
+    stream = detector.stream(passed(), batch=args.batch, labels=args.label)
     for result in console.counted(stream, label="score", total=named.total):
         if args.threshold is not None:
             result = dataclasses.replace(result, threshold=args.threshold)

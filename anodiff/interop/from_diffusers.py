@@ -15,8 +15,7 @@ from anodiff.errors import ConfigError, ModelFileError
 from anodiff.interop.dialect import Dialect, Place, Projections, Skeleton, translated
 from anodiff.interop.diffusers_config import arguments_of
 from anodiff.interop.foreign import Foreign, Prediction
-from anodiff.interop.tensors import Source, filled, read
-from anodiff.nets.unet import UNet
+from anodiff.interop.tensors import Source, assembled, read
 
 _FILES = (
     "diffusion_pytorch_model.safetensors",
@@ -71,16 +70,10 @@ def diffusers(folder: str | Path) -> Foreign:
     if not config.get("flip_sin_to_cos", True):
         state["time.mlp.0.weight"] = _flipped(state["time.mlp.0.weight"])
     source.finish()
-    with torch.device("meta"):
-        net = UNet(**arguments)
-    if (
-        net.null_image is not None
-    ):  # it was never without its picture: not trained, stands where none is given
-        state["null_image"] = state["last.weight"].new_zeros(net.null_image.shape)
-    filled(net, state, what=source.what)
+    net = assembled(arguments, state, what=source.what)
     scheduler = _scheduler(folder, root)
     return Foreign(
-        net=net.eval(),
+        net=net,
         arguments=arguments,
         kind="upsampler" if arguments["cond_channels"] else "unet",
         table=_table(scheduler) if scheduler else None,

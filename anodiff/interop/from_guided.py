@@ -15,11 +15,10 @@ from anodiff.interop.dialect import Projections, sorted_qkv, translated
 from anodiff.interop.foreign import Foreign
 from anodiff.interop.guided_flags import Unsaid, unsaid
 from anodiff.interop.guided_layout import Sizes, dialect, sizes
-from anodiff.interop.tensors import Source, filled, read
+from anodiff.interop.tensors import Source, assembled, filled, read
 from anodiff.nets.attention import heads_for
 from anodiff.nets.classifier import Classifier
 from anodiff.nets.pool import Pooling
-from anodiff.nets.unet import UNet
 
 
 def guided_diffusion(path: str | Path, *, config: str | Mapping[str, Any] | None = None) -> Foreign:
@@ -71,15 +70,9 @@ def _unet(source: Source, found: Sizes, rest: Unsaid) -> Foreign:
     }
     state = _trunk(source, found, rest)
     source.finish()
-    with torch.device("meta"):
-        net = UNet(**arguments)
-    if (
-        net.null_image is not None
-    ):  # it was never without its picture: not trained, stands where none is given
-        state["null_image"] = state["last.weight"].new_zeros(net.null_image.shape)
-    filled(net, state, what=source.what)
+    net = assembled(arguments, state, what=source.what)
     return Foreign(
-        net=net.eval(),
+        net=net,
         arguments=arguments,
         kind="upsampler" if found.inputs > own else "unet",
         table=rest.table(),

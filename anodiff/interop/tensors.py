@@ -6,11 +6,13 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from anodiff.errors import ModelFileError
+from anodiff.nets.unet import UNet
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
@@ -125,6 +127,22 @@ def filled(net: torch.nn.Module, tensors: Mapping[str, Tensor], *, what: str) ->
         raise ModelFileError(
             f"{what} does not fit the network that its layout tells of: {text[:400]}"
         ) from error
+
+
+def assembled(arguments: Mapping[str, Any], tensors: dict[str, Tensor], *, what: str) -> UNet:
+    """The U-Net of `arguments` with the tensors as its parameters, in evaluation mode.
+
+    A network that reads a picture was never trained without one: its null is zero where the tensors lack it.
+
+    Raises:
+        ModelFileError: names or shapes differ.
+    """
+    with torch.device("meta"):
+        net = UNet(**arguments)
+    if net.null_image is not None:
+        tensors = {"null_image": tensors["last.weight"].new_zeros(net.null_image.shape), **tensors}
+    filled(net, tensors, what=what)
+    return net.eval()
 
 
 def numbers(names: Iterable[str], prefix: str) -> list[int]:

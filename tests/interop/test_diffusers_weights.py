@@ -331,14 +331,14 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 
 
 def test_the_configuration_builds_the_same_network(tmp_path):
-    from anodiff import build
+    from anodiff import compose
 
     options = {**ADM, "block_out_channels": (32, 64), "norm_num_groups": 32, "attn_norm_num_groups": 32}
     original(**options, num_class_embeds=4, out_channels=6).save_pretrained(tmp_path)
     DDPMScheduler(variance_type="learned_range").save_pretrained(tmp_path)
     foreign = diffusers(tmp_path)
     config = configuration.parse(foreign.overrides())
-    denoiser = build.denoiser(config, channels=3)
+    denoiser = compose.denoiser(config, channels=3)
     denoiser.net.load_state_dict(foreign.start())
     # Without labels it computes what the published network does for the mean of its labels' embeddings.
     rows = foreign.net.label.table.weight.data

@@ -1,0 +1,17 @@
+"""From a configuration to objects: the one place that knows both sides."""
+
+from anodiff.compose.detection import predictor, scorer, steering
+from anodiff.compose.model import LEARNT, classifier, codec, denoiser, labeller, multiple
+from anodiff.compose.training import (
+    augmentation,
+    classifier_objective,
+    classifier_plan,
+    noise,
+    objective,
+    plan,
+)
+
+__all__ = [
+    "LEARNT", "augmentation", "classifier", "classifier_objective", "classifier_plan", "codec", "denoiser", "labeller",
+    "multiple", "noise", "objective", "plan", "predictor", "scorer", "steering",
+]  # fmt: skip

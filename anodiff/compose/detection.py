@@ -1,0 +1,159 @@
+"""The predictor of a configuration: what is looked at, what is usual, and where the line is drawn."""
+
+from __future__ import annotations
+
+from anodiff.codec.backbone import backbone
+from anodiff.codec.fuse import fused
+from anodiff.compose.model import Codec, classifier, codec, denoiser, labeller, source
+from anodiff.compose.training import noise
+from anodiff.config import RunConfig, schema
+from anodiff.detect import distance
+from anodiff.detect.bylabel import CalibrationByLabel, ScorerByLabel, ThresholdByLabel
+from anodiff.detect.calibrate import Calibration, GlobalCalibration, NoCalibration, PositionCalibration
+from anodiff.detect.flow import FlowScorer
+from anodiff.detect.heatmap import Smooth
+from anodiff.detect.pool import Maximum, Pool, TopShare
+from anodiff.detect.predictor import Predictor
+from anodiff.detect.residual import ResidualCovariance, ResidualSquares, ResidualVariance
+from anodiff.detect.restore import Inversion, PartialNoise, Pulled
+from anodiff.detect.scorer import BoundScorer, OneStepError, RestorationScorer, Scorer
+from anodiff.detect.steering import Steering
+from anodiff.detect.threshold import Conformal, Quantile, Threshold
+from anodiff.detect.walk import MeanShift
+from anodiff.diffusion.classifier import NoisyClassifier
+from anodiff.encode.label import number_of
+
+
+def predictor(
+    config: RunConfig,
+    *,
+    target_fpr: float,
+    shape: tuple[int, int],
+    weights: str | None = None,
+    ready: Codec | None = None,
+) -> Predictor:
+    """An untrained predictor; `weights=LEARNT` where a state dict with the backbone's is loaded next.
+
+    Args:
+        config: all that it depends on.
+        target_fpr: the false-alarm rate of its thresholds.
+        shape: working (height, width).
+        weights: where the backbones' weights come from, in place of the configuration's word.
+        ready: its codec, where it is there already.
+    """
+    z = ready or codec(config, weights=weights)
+    model = denoiser(config, z.channels)
+    guide = classifier(config, z.channels, (shape[0] // z.stride, shape[1] // z.stride), model.levels)
+    return Predictor(
+        z,
+        model,
+        scorer(config, weights=weights, shift=_shift(config, guide)),
+        wrap=steering(config, z, guide),
+        labeller=labeller(config, weights=weights),
+        classifier=guide,
+        smooth=Smooth(config.calibration.smooth),
+        calibration=_calibration(config),
+        pool=_pool(config),
+        threshold=_threshold(config, target_fpr),
+        mask_threshold=_threshold(config, target_fpr),
+        seed=config.seed,
+        draw=noise(config),
+    )
+
+
+def steering(config: RunConfig, z: Codec, guide: NoisyClassifier | None) -> Steering:
+    """What stands around the denoiser; a clamp where the range is known, in pixels."""
+    match config.guidance:
+        case schema.FreeGuidance(scale=scale, negative=negative):
+            away = None if negative is None else number_of(negative, config.labels.classes)
+            return Steering(free=scale, negative=away, clamp=z.paints)
+        case schema.ClassifierGuidance(scale=scale, form="score") if guide is not None:
+            return Steering(log_prob=guide.log_prob, scale=scale, clamp=z.paints)
+    return Steering(clamp=z.paints)
+
+
+def _shift(config: RunConfig, guide: NoisyClassifier | None) -> MeanShift | None:
+    match config.guidance:
+        case schema.ClassifierGuidance(scale=scale, form="mean") if guide is not None:
+            return MeanShift(guide.log_prob, scale)
+    return None
+
+
+def scorer(config: RunConfig, *, weights: str | None = None, shift: MeanShift | None = None) -> Scorer:
+    """What is looked at; `shift` is guidance in the form that moves a step's mean."""
+    match config.score:
+        case schema.OneStep() as s:
+            weigh = {
+                "plain": ResidualSquares,
+                "channel": lambda: ResidualVariance(floor=s.floor),
+                "covariance": lambda: ResidualCovariance(floor=s.floor),
+            }[s.residual]()
+            count = len(config.labels.classes) if _apart(config) else 0
+            made = [OneStepError(s.sigmas, weigh, draws=s.draws) for _ in range(max(1, count))]
+            return ScorerByLabel(made) if count else made[0]
+        case schema.PartialNoise() as s:
+            restorer = PartialNoise(
+                s.levels,
+                steps=s.steps,
+                sampler=s.sampler,
+                eta=s.eta,
+                draws=s.draws,
+                variance=s.variance,
+                shift=shift,
+            )
+            if s.pull:
+                restorer = Pulled(restorer, s.pull)
+        case schema.Inversion() as s:
+            restorer = Inversion(s.level, steps=s.steps)
+        case schema.Bound() as s:
+            bins = 256 if isinstance(config.codec, schema.PixelCodec) else None
+            return BoundScorer(s.level, s.steps, variance=s.variance, bins=bins)
+        case schema.Flow() as s:
+            std = config.family.std if isinstance(config.family, schema.KarrasFamily) else 1.0
+            return FlowScorer(s.low, s.high, s.steps, probes=s.probes, std=std)
+    return RestorationScorer(
+        restorer,
+        [_distance(name, config, weights) for name in s.distances],
+        weights=list(s.distances.values()),
+    )
+
+
+def _distance(name: str, config: RunConfig, weights: str | None) -> distance.Distance:
+    if name == "feature":
+        kind = schema.FeatureCodec()
+        return distance.Feature(
+            fused(backbone(kind.backbone, (1, 2, 3), weights=source(weights or kind.weights)))
+        )
+    kinds: dict[str, type[distance.Distance]] = {
+        "l1": distance.L1,
+        "l2": distance.L2,
+        "ssim": distance.SSIM,
+        "ms_ssim": distance.MultiScaleSSIM,
+        "gradient": distance.Gradient,
+        "lab": distance.Lab,
+        "latent": distance.Latent,
+    }
+    return kinds[name]()
+
+
+def _apart(config: RunConfig) -> bool:
+    """Whether what is usual is learnt for each label by itself: where the labels are kinds of parts."""
+    return isinstance(config.labels, schema.CategoryLabels)
+
+
+def _calibration(config: RunConfig) -> Calibration | CalibrationByLabel:
+    kinds = {"none": NoCalibration, "global": GlobalCalibration, "position": PositionCalibration}
+    made = kinds[config.calibration.kind]
+    return CalibrationByLabel([made() for _ in config.labels.classes]) if _apart(config) else made()
+
+
+def _pool(config: RunConfig) -> Pool:
+    return Maximum() if config.pool.kind == "maximum" else TopShare(config.pool.share)
+
+
+def _threshold(config: RunConfig, target_fpr: float) -> Threshold | ThresholdByLabel:
+    def one() -> Threshold:
+        return Conformal(target_fpr) if config.threshold.kind == "conformal" else Quantile(1 - target_fpr)
+
+    names = config.labels.classes
+    return ThresholdByLabel([one() for _ in names], names) if _apart(config) else one()

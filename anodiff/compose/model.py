@@ -1,0 +1,141 @@
+"""The networks of a configuration: codec, denoiser, classifier and labeller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import lcm
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from anodiff.codec.backbone import backbone
+from anodiff.codec.feature import FeatureCodec
+from anodiff.codec.fuse import fused
+from anodiff.codec.pixel import PixelCodec
+from anodiff.codec.pooled import Pooled
+from anodiff.config import RunConfig, schema
+from anodiff.diffusion.classifier import NoisyClassifier
+from anodiff.diffusion.denoiser import EpsDenoiser, KarrasDenoiser, VDenoiser, X0Denoiser
+from anodiff.diffusion.levels import Levels
+from anodiff.diffusion.schedule import table, zero_terminal
+from anodiff.encode.label import Labeller
+from anodiff.nets.classifier import Classifier
+from anodiff.nets.unet import UNet
+
+Codec = PixelCodec | FeatureCodec
+Family = EpsDenoiser | VDenoiser | X0Denoiser | KarrasDenoiser
+Net = TypeVar("Net", bound=nn.Module)
+
+LEARNT = "learnt"
+"""Stands for weights that come with the model file, so that no pretrained file is looked for."""
+
+
+def codec(config: RunConfig, *, weights: str | None = None) -> Codec:
+    """The codec of `config`; `weights` overrides where the backbone's come from."""
+    match config.codec:
+        case schema.PixelCodec(patch=patch):
+            return PixelCodec(config.data.channels, patch=patch)
+        case schema.FeatureCodec() as c:
+            found = backbone(c.backbone, c.stages, weights=source(weights or c.weights))
+            return FeatureCodec(fused(found), whitening=c.whitening, floor=c.floor, local=c.local)
+
+
+def multiple(config: RunConfig, stride: int) -> int:
+    """What both sides of the working shape are multiples of, so that no level of a network pads."""
+    net = config.net
+    found = net.patch * 2 ** (len(net.multipliers) - 1)
+    if isinstance(config.guidance, schema.ClassifierGuidance):
+        half = config.guidance.net
+        found = lcm(found, half.patch * 2 ** (len(half.multipliers) - 1))
+    return stride * found
+
+
+def denoiser(config: RunConfig, channels: int) -> Family:
+    """An untrained denoiser of `channels` channels; its first weights are a function of the seed."""
+    net, family = config.net, config.family
+    learned = isinstance(family, schema.DiscreteFamily) and family.variance == "learned"
+    unet = _seeded(
+        config,
+        lambda: UNet(
+            in_channels=channels,
+            out_channels=2 * channels if learned else channels,
+            width=net.width,
+            multipliers=net.multipliers,
+            blocks=net.blocks,
+            attention=net.attention,
+            heads=net.heads,
+            head_channels=net.head_channels,
+            resample=net.resample,
+            rescale=net.rescale,
+            modulation=net.modulation,
+            mid_attention=net.mid_attention,
+            groups=net.groups,
+            eps=net.eps,
+            frequency_shift=net.frequency_shift,
+            pad=net.pad,
+            classes=len(config.labels.classes) or None,
+            dropout=net.dropout,
+            patch=net.patch,
+        ),
+    )
+    match family:
+        case schema.KarrasFamily(std=std, low=low, high=high):
+            return KarrasDenoiser(unet, std=std, low=low, high=high)
+        case schema.DiscreteFamily(kind=kind):
+            made = {"eps": EpsDenoiser, "v": VDenoiser, "x0": X0Denoiser}[kind]
+            return made(unet, levels_table(family.schedule), learned_variance=learned)
+
+
+def classifier(
+    config: RunConfig, channels: int, size: tuple[int, int], levels: Levels
+) -> NoisyClassifier | None:
+    """An untrained classifier of noisy rows [channels, *size], where the guidance is by one."""
+    if not isinstance(config.guidance, schema.ClassifierGuidance):
+        return None
+    net = config.guidance.net
+    half = _seeded(
+        config,
+        lambda: Classifier(
+            in_channels=channels,
+            classes=len(config.labels.classes),
+            width=net.width,
+            multipliers=net.multipliers,
+            blocks=net.blocks,
+            attention=net.attention,
+            head_channels=net.head_channels,
+            resample=net.resample,
+            pool=net.pool,
+            size=size,
+            patch=net.patch,
+            dropout=net.dropout,
+        ),
+    )
+    return NoisyClassifier(half, levels)
+
+
+def labeller(config: RunConfig, *, weights: str | None = None) -> Labeller | None:
+    """What tells the label of a picture, where the model has labels."""
+    if not config.labels.classes:
+        return None
+    kind = schema.FeatureCodec()
+    found = backbone(kind.backbone, kind.stages, weights=source(weights or kind.weights))
+    return Labeller(Pooled(fused(found)), len(config.labels.classes))
+
+
+def source(weights: str) -> str:
+    """Where a backbone's weights come from: `random` where they are loaded with the model."""
+    return "random" if weights == LEARNT else weights
+
+
+def levels_table(config: schema.Schedule) -> Tensor:
+    """The ascending sigmas [T] float64 of a schedule."""
+    found = table(config.name, config.steps)
+    return zero_terminal(found) if config.zero_terminal_snr else found
+
+
+def _seeded(config: RunConfig, make: Callable[[], Net]) -> Net:
+    """A network whose first weights are a function of the seed, in the layout that is faster on a CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return make().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

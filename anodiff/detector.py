@@ -122,6 +122,7 @@ class Detector:
             "unreadable": len(gathered.unreadable),
             "steps": fitted.outcome.steps,
             "training_seconds": round(fitted.outcome.seconds, 1),
+            **({"alarms": list(fitted.outcome.alarms)} if fitted.outcome.alarms else {}),
         }
         return self.adopt(fitted.predictor, shape=fitted.shape, target_fpr=fitted.target_fpr, about=about)
 

@@ -17,9 +17,11 @@ from anodiff.config import RunConfig, dump
 from anodiff.data.dataset import ImageSet, Picture
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.threshold import least_rate
+from anodiff.diffusion.gan import Critic, DDGANDenoiser
 from anodiff.encode.label import Labeller
 from anodiff.errors import ModelFileError
 from anodiff.gather import Gathered, label_numbers
+from anodiff.train.adversarial import Adversaries
 from anodiff.train.fit import Outcome
 from anodiff.train.fit import fit as train
 from anodiff.train.progress import Progress
@@ -101,8 +103,11 @@ def fit(
         rows = pictures
     identity = {"configuration": _digest(config), "pictures": _fingerprint(gathered.train)}
     online = None if isinstance(codec, FeatureCodec) else codec
+    model = predictor.denoiser
+    if isinstance(model, DDGANDenoiser) and isinstance(predictor.critic, Critic):
+        model = Adversaries(model, predictor.critic)
     outcome = train(
-        predictor.denoiser,  # type: ignore[arg-type]
+        model,  # type: ignore[arg-type]
         rows,
         compose.plan(config, devices=devices, accelerator=_accelerator(device)),
         objective=compose.objective(config),

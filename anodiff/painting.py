@@ -13,13 +13,16 @@ from anodiff.cond import Cond
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.walk import Sampler, walk
 from anodiff.diffusion.guidance import Bind
-from anodiff.diffusion.levels import Spacing, spaced
+from anodiff.diffusion.levels import Levels, Spacing, spaced
 from anodiff.diffusion.sampling import Variance, needs_mean
 from anodiff.errors import ConfigError, RefusalError
 from anodiff.guiding import Guiding
 from anodiff.noise import PerImageNoise
 
 T = TypeVar("T")
+
+STEPS = 50
+"""Of a sampler where nobody asks for a number; fewer where the model has fewer levels."""
 
 _APART = 1_000_003  # pictures of two seeds share no noise below a million of them
 
@@ -29,14 +32,33 @@ def unseen(chunks: Sequence[T]) -> Iterable[T]:
     return chunks
 
 
+def usual_steps(levels: Levels, *, most: int = STEPS) -> int:
+    """Steps of a walk down `levels` where nobody asks for a number: `most`, or all levels of a denoiser that draws.
+
+    Such a denoiser was trained for the walk through all of its few levels (arXiv:2112.07804 section 3.2). A table
+    shorter than `most` is walked whole by any other too.
+    """
+    if levels.table is None:
+        return most
+    return len(levels.table) if levels.draws else min(most, len(levels.table))
+
+
+def usual_eta(levels: Levels, sampler: str) -> float:
+    """The eta of a walk where nobody asks for one: 1 for ddim on a denoiser that draws, 0 otherwise.
+
+    Source: arXiv:2112.07804 eq. 4 to 6, whose sampler it is.
+    """
+    return 1.0 if sampler == "ddim" and levels.draws else 0.0
+
+
 def paint(
     predictor: Predictor,
     shape: tuple[int, int],
     *,
     count: int,
-    steps: int,
+    steps: int | None = None,
     sampler: Sampler = "ddim",
-    eta: float = 0.0,
+    eta: float | None = None,
     variance: Variance = "small",
     spacing: Spacing = "trailing",
     seed: int = 0,
@@ -55,9 +77,10 @@ def paint(
         predictor: with a codec that paints; its `wrap` stands around the denoiser.
         shape: (height, width) of the pictures, multiples of the codec's stride; the one it was fitted at.
         count: how many.
-        steps: of the sampler; `heun` evaluates the denoiser twice in all of them but the last.
+        steps: of the sampler; `heun` evaluates the denoiser twice in all of them but the last. None: `usual_steps`, or
+            every level there is with the spacing "all".
         sampler: "ddpm" is "ddim" at `eta` 1.
-        eta: share of fresh noise of "ddim", in [0, 1].
+        eta: share of fresh noise of "ddim", in [0, 1]; None: `usual_eta`.
         variance: of that noise; "learned" needs a model that learned one.
         spacing: how the levels of the walk are chosen, as `spaced` has them.
         seed: of the pictures' noise.
@@ -79,7 +102,7 @@ def paint(
             "with --preset pixels."
         )
     for name, value in (("count", count), ("steps", steps), ("batch", batch)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ConfigError(f"{name} should be at least 1, got {value}.")
     denoiser = (predictor.wrap if guided is None else guided.steering)(predictor.denoiser)
     shift = None if guided is None else guided.shift
@@ -87,12 +110,14 @@ def paint(
         raise ConfigError(
             f"Guidance in the form that moves a step's mean needs the sampler ddpm, got {sampler}."
         )
-    share = _share(sampler, eta)
+    own = predictor.denoiser.levels  # of the model itself: a weaker one that draws does not shorten its walk
+    share = _share(sampler, usual_eta(own, sampler) if eta is None else eta)
     _check_variance(predictor.denoiser, variance, sampler, share)
     if sampler in ("heun", "dpmpp_2m"):
         needs_mean(denoiser, sampler)
-    sigmas = spaced(denoiser.levels, None if spacing == "all" else steps, spacing=spacing)
-    if len(sigmas) != steps + 1:
+    walked = usual_steps(own) if steps is None else steps
+    sigmas = spaced(denoiser.levels, None if spacing == "all" else walked, spacing=spacing)
+    if steps is not None and len(sigmas) != steps + 1:
         raise ConfigError(
             f"The spacing 'all' visits {len(sigmas) - 1} levels, got steps {steps}: set them equal."
         )

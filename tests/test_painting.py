@@ -15,10 +15,15 @@ from anodiff import compose
 from anodiff.cond import Cond
 from anodiff.config import load
 from anodiff.detect.predictor import Predictor, bare
-from anodiff.diffusion.guidance import Guide
+from anodiff.detect.steering import Steering
+from anodiff.diffusion.gan import DDGANDenoiser
+from anodiff.diffusion.guidance import Autoguide, Guide
 from anodiff.diffusion.levels import Levels, level
+from anodiff.diffusion.schedule import table
 from anodiff.errors import ConfigError, RefusalError
-from anodiff.painting import paint
+from anodiff.nets.generator import Generator
+from anodiff.nets.unet import UNet
+from anodiff.painting import STEPS, paint, usual_eta, usual_steps
 
 SMALL = (
     "data.size=16", "data.channels=1", "codec.patch=1", "net.width=8", "net.multipliers=[1]", "net.attention=[]",
@@ -209,6 +214,112 @@ def test_a_denoiser_that_draws_has_no_ode(ideal: Predictor) -> None:
     with pytest.raises(RefusalError, match="draws x0"):
         paint(ideal, (16, 16), count=1, steps=4, sampler="heun", device=CPU)
     assert painted(ideal, count=1, sampler="ddpm").shape == (1, 16, 16, 1)
+
+
+class Posterior:
+    """The ideal generator of N(0, .2^2) pixels: x0 ~ p(x0 | x_t), one number of the latent a pixel."""
+
+    def __init__(self, chain: Tensor) -> None:
+        self.chain = chain
+        self.visited: list[int] = []
+
+    def __call__(self, x_t: Tensor, t: Tensor, w: Tensor, cond: Cond | None) -> Tensor:
+        index = int(t[0])
+        self.visited.append(index)
+        square = float(self.chain[index]) ** 2
+        gain = 0.04 / (0.04 + square)
+        return gain * x_t * (1 + square) ** 0.5 + (gain * square) ** 0.5 * w.reshape(x_t.shape)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 16])
+def test_a_chain_of_draws_paints_the_law_in_as_many_steps_as_it_has_levels(
+    ideal: Predictor, count: int
+) -> None:
+    """Nobody says steps or eta: every level once, from the top, and the law is exact however few they are."""
+    chain = table("vp", 16)[16 // count - 1 :: 16 // count]
+    net = Posterior(chain)
+    ideal.denoiser = DDGANDenoiser(net, chain, latent=256)
+    shown = painted(ideal, count=16, batch=16, steps=None) / 255 * 2 - 1
+    assert net.visited == list(range(count))[::-1]
+    assert shown.mean() == pytest.approx(0, abs=0.01)  # 4096 values: .2 / 64 for the mean
+    assert shown.std() == pytest.approx(0.2, abs=0.01)
+    said = painted(ideal, count=16, batch=16, steps=count, eta=1.0)
+    assert np.array_equal(said, painted(ideal, count=16, batch=16, steps=None))
+    assert np.array_equal(said, painted(ideal, count=16, batch=16, steps=None, spacing="all"))
+    assert np.array_equal(said, painted(ideal, count=16, batch=16, steps=None, sampler="ddpm"))
+
+
+@pytest.fixture
+def generator(untrained: Predictor) -> Iterator[Predictor]:
+    """A predictor whose denoiser is a real generator of four levels."""
+    before, wrap = untrained.denoiser, untrained.wrap
+    torch.manual_seed(0)
+    net = UNet(in_channels=1, out_channels=1, width=8, multipliers=(1,), blocks=1, groups=4)
+    untrained.denoiser = DDGANDenoiser(
+        Generator(net, latent=8, layers=2, hidden=16, bounded=True), table("vp", 4), latent=8
+    )
+    yield untrained
+    untrained.denoiser, untrained.wrap = before, wrap
+
+
+def test_a_generators_pictures_are_their_own_and_fewer_steps_or_less_noise_are_others(
+    generator: Predictor,
+) -> None:
+    three = painted(generator, steps=None)
+    five = painted(generator, steps=None, count=5, batch=2)
+    assert np.abs(three - five[:3]).max() <= 1
+    assert min(np.abs(three[i] - five[j]).max() for i in range(3) for j in range(5) if i != j) > 10
+    for options in ({"steps": 1}, {"steps": 2}, {"eta": 0.0}, {"eta": 0.5}):
+        assert np.abs(three - painted(generator, **{"steps": None, **options})).max() > 10
+    generator.wrap = Steering(clamp=True, fixed=True)
+    assert np.abs(three - painted(generator, steps=None)).max() > 10
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"steps": 5}, ConfigError, "steps=5, but only 4 noise levels.*use at most 4"),
+        ({"sampler": "heun"}, RefusalError, "heun follows.*mean of x0.*use the ddim sampler"),
+        ({"sampler": "dpmpp_2m"}, RefusalError, "dpmpp_2m follows.*draws x0 at random"),
+        ({"spacing": "karras"}, RefusalError, "only the levels of its table.*'trailing' or 'all'"),
+        ({"eta": 1.0, "sampler": "heun"}, ConfigError, "heun draws no noise"),
+    ],
+)
+def test_what_a_generator_cannot_do_is_told(
+    generator: Predictor, options: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        paint(generator, (16, 16), count=1, device=CPU, **options)
+
+
+def test_the_usual_steps_are_fifty_or_the_whole_of_a_shorter_table(ideal: Predictor) -> None:
+    long, short = table("linear", 1000), table("linear", 20)
+    assert usual_steps(Levels(0.01, 80.0)) == STEPS == 50
+    for chain, draws, steps, most in (
+        (long, False, 50, 50), (short, False, 20, 50), (short, False, 9, 9),
+        (long, True, 1000, 50), (short, True, 20, 9),
+    ):  # fmt: skip
+        levels = Levels(float(chain[0]), float(chain[-1]), chain, draws=draws)
+        assert usual_steps(levels, most=most) == steps
+        assert [usual_eta(levels, s) for s in ("ddim", "heun", "ddpm")] == [float(draws), 0, 0]
+    for levels, steps in (
+        (Levels(float(short[0]), float(short[-1]), short), 20),
+        (ideal.denoiser.levels, 50),
+    ):
+        ideal.denoiser = Gaussian(levels, std=0.2)
+        deterministic = painted(ideal, count=1, steps=steps, eta=0.0)
+        ideal.denoiser.visited.clear()
+        assert np.array_equal(deterministic, painted(ideal, count=1, steps=None))
+        assert len(ideal.denoiser.visited) == steps
+
+
+def test_a_weaker_model_that_draws_changes_nothing_of_the_walk(ideal: Predictor) -> None:
+    """The usual numbers are those of the model that paints: a mean of a thousand levels goes on to take fifty."""
+    chain = ideal.denoiser.levels.table
+    assert chain is not None
+    ideal.wrap = lambda inner: Autoguide(inner, DDGANDenoiser(Posterior(chain), chain, latent=256), 1.1)
+    assert painted(ideal, count=1, steps=None).shape == (1, 16, 16, 1)
+    assert len(ideal.denoiser.visited) == 50
 
 
 def test_features_are_not_painted_and_cells_not_cut() -> None:

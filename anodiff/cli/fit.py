@@ -142,18 +142,16 @@ def run(args: argparse.Namespace) -> int:
 def _paint(detector: Detector, folder: Run) -> None:
     """Fill samples/ with new pictures at the working shape; smaller ones would show what the model never saw."""
     from anodiff.guiding import labelling
-    from anodiff.painting import paint
+    from anodiff.painting import paint, usual_steps
 
     height, width = detector.shape
     count = max(1, min(SAMPLES, SAMPLES * SAMPLE_AREA // (height * width)))
-    levels = detector.predictor.denoiser.levels.table
-    steps = SAMPLE_STEPS if levels is None else min(SAMPLE_STEPS, len(levels))
     console.note(f"painting {count} pictures into {folder.samples}")
     pictures = paint(
         detector.predictor,
         detector.shape,
         count=count,
-        steps=steps,
+        steps=usual_steps(detector.predictor.denoiser.levels, most=SAMPLE_STEPS),
         seed=detector.config.seed,
         device=detector.device,
         cond_of=labelling(detector.labels, None, detector.device),

@@ -24,10 +24,17 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("model", metavar="MODEL", help="the .anodiff file")
     verb.add_argument("-o", "--out", metavar="OUT", default="samples", help="folder (default: samples)")
     verb.add_argument("--count", type=int, default=16, metavar="N", help="how many pictures (default: 16)")
-    verb.add_argument("--steps", type=int, default=50, metavar="N", help="denoising steps (default: 50)")
+    verb.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="denoising steps (default: 50, or all levels of a model that has fewer, and of a DDGAN)",
+    )
     verb.add_argument("--sampler", choices=SAMPLERS, default="ddim", help="default: ddim")
     verb.add_argument(
-        "--eta", type=float, default=0.0, help="of ddim: 0 deterministic (default) to 1, which is ddpm"
+        "--eta",
+        type=float,
+        help="of ddim: 0 deterministic to 1, which is ddpm (default: 0, or 1 of a DDGAN, which draws anyway)",
     )
     verb.add_argument(
         "--variance",
@@ -67,7 +74,7 @@ def add(verbs: Verbs) -> None:
 def run(args: argparse.Namespace) -> int:
     """Paint pictures: OUT/0000.png ... and OUT/grid.png."""
     for name in ("count", "steps", "batch"):
-        if getattr(args, name) < 1:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ConfigError(f"--{name} should be at least 1, got {getattr(args, name)}.")
     artefact.read_header(args.model)  # a wrong file is told before anything heavy is loaded
     out = writable(Path(args.out))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from anodiff.codec.backbone import backbone
 from anodiff.codec.fuse import fused
-from anodiff.compose.model import Codec, classifier, codec, denoiser, labeller, source
+from anodiff.compose.model import Codec, classifier, codec, critic, denoiser, labeller, source
 from anodiff.compose.training import noise
 from anodiff.config import RunConfig, schema
 from anodiff.detect import distance
@@ -12,15 +15,17 @@ from anodiff.detect.bylabel import CalibrationByLabel, ScorerByLabel, ThresholdB
 from anodiff.detect.calibrate import Calibration, GlobalCalibration, NoCalibration, PositionCalibration
 from anodiff.detect.flow import FlowScorer
 from anodiff.detect.heatmap import Smooth
+from anodiff.detect.opinion import OpinionScorer
 from anodiff.detect.pool import Maximum, Pool, TopShare
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.residual import ResidualCovariance, ResidualSquares, ResidualVariance
-from anodiff.detect.restore import Inversion, PartialNoise, Pulled
-from anodiff.detect.scorer import BoundScorer, OneStepError, RestorationScorer, Scorer
+from anodiff.detect.restore import Inversion, PartialNoise, Pulled, Restorer
+from anodiff.detect.scorer import BoundScorer, Fused, OneStepError, RestorationScorer, Scorer
 from anodiff.detect.steering import Steering
 from anodiff.detect.threshold import Conformal, Quantile, Threshold
 from anodiff.detect.walk import MeanShift
 from anodiff.diffusion.classifier import NoisyClassifier
+from anodiff.diffusion.gan import Critic
 from anodiff.encode.label import number_of
 
 
@@ -44,13 +49,15 @@ def predictor(
     z = ready or codec(config, weights=weights)
     model = denoiser(config, z.channels)
     guide = classifier(config, z.channels, (shape[0] // z.stride, shape[1] // z.stride), model.levels)
+    judge = critic(config, z.channels)
     return Predictor(
         z,
         model,
-        scorer(config, weights=weights, shift=_shift(config, guide)),
+        scorer(config, weights=weights, shift=_shift(config, guide), judge=judge),
         wrap=steering(config, z, guide),
         labeller=labeller(config, weights=weights),
         classifier=guide,
+        critic=judge,
         smooth=Smooth(config.calibration.smooth),
         calibration=_calibration(config),
         pool=_pool(config),
@@ -63,13 +70,14 @@ def predictor(
 
 def steering(config: RunConfig, z: Codec, guide: NoisyClassifier | None) -> Steering:
     """What stands around the denoiser; a clamp where the range is known, in pixels."""
+    plain = Steering(clamp=z.paints, fixed=getattr(config.score, "latent", "drawn") == "fixed")
     match config.guidance:
         case schema.FreeGuidance(scale=scale, negative=negative):
             away = None if negative is None else number_of(negative, config.labels.classes)
-            return Steering(free=scale, negative=away, clamp=z.paints)
+            return replace(plain, free=scale, negative=away)
         case schema.ClassifierGuidance(scale=scale, form="score") if guide is not None:
-            return Steering(log_prob=guide.log_prob, scale=scale, clamp=z.paints)
-    return Steering(clamp=z.paints)
+            return replace(plain, log_prob=guide.log_prob, scale=scale)
+    return plain
 
 
 def _shift(config: RunConfig, guide: NoisyClassifier | None) -> MeanShift | None:
@@ -79,8 +87,28 @@ def _shift(config: RunConfig, guide: NoisyClassifier | None) -> MeanShift | None
     return None
 
 
-def scorer(config: RunConfig, *, weights: str | None = None, shift: MeanShift | None = None) -> Scorer:
-    """What is looked at; `shift` is guidance in the form that moves a step's mean."""
+def scorer(
+    config: RunConfig,
+    *,
+    weights: str | None = None,
+    shift: MeanShift | None = None,
+    judge: Critic | None = None,
+) -> Scorer:
+    """What is looked at, for each label by itself where the labels are kinds of parts.
+
+    Args:
+        config: its score, and what that depends on.
+        weights: where a backbone's come from.
+        shift: guidance in the form that moves a step's mean.
+        judge: the discriminator, where the family has one.
+    """
+    learns = isinstance(config.score, schema.OneStep)
+    count = len(config.labels.classes) if learns and _apart(config) else 0
+    made = [_scorer(config, weights, shift, judge) for _ in range(max(1, count))]
+    return ScorerByLabel(made) if count else made[0]
+
+
+def _scorer(config: RunConfig, weights: str | None, shift: MeanShift | None, judge: Critic | None) -> Scorer:
     match config.score:
         case schema.OneStep() as s:
             weigh = {
@@ -88,9 +116,7 @@ def scorer(config: RunConfig, *, weights: str | None = None, shift: MeanShift | 
                 "channel": lambda: ResidualVariance(floor=s.floor),
                 "covariance": lambda: ResidualCovariance(floor=s.floor),
             }[s.residual]()
-            count = len(config.labels.classes) if _apart(config) else 0
-            made = [OneStepError(s.sigmas, weigh, draws=s.draws) for _ in range(max(1, count))]
-            return ScorerByLabel(made) if count else made[0]
+            return _heard(OneStepError(s.sigmas, weigh, draws=s.draws), judge, s.sigmas, s.draws, s.opinion)
         case schema.PartialNoise() as s:
             restorer = PartialNoise(
                 s.levels,
@@ -103,19 +129,36 @@ def scorer(config: RunConfig, *, weights: str | None = None, shift: MeanShift | 
             )
             if s.pull:
                 restorer = Pulled(restorer, s.pull)
+            found = _compared(restorer, s.distances, config, weights)
+            return _heard(found, judge, s.levels, s.draws, s.opinion)
         case schema.Inversion() as s:
-            restorer = Inversion(s.level, steps=s.steps)
+            return _compared(Inversion(s.level, steps=s.steps), s.distances, config, weights)
         case schema.Bound() as s:
             bins = 256 if isinstance(config.codec, schema.PixelCodec) else None
             return BoundScorer(s.level, s.steps, variance=s.variance, bins=bins)
         case schema.Flow() as s:
             std = config.family.std if isinstance(config.family, schema.KarrasFamily) else 1.0
             return FlowScorer(s.low, s.high, s.steps, probes=s.probes, std=std)
+        case schema.Opinion() as s:
+            assert judge is not None  # the configuration refuses a family without one
+            return OpinionScorer(judge, s.levels, draws=s.draws)
+
+
+def _compared(
+    restorer: Restorer, distances: Mapping[schema.Distance, float], config: RunConfig, weights: str | None
+) -> RestorationScorer:
     return RestorationScorer(
         restorer,
-        [_distance(name, config, weights) for name in s.distances],
-        weights=list(s.distances.values()),
+        [_distance(name, config, weights) for name in distances],
+        weights=list(distances.values()),
     )
+
+
+def _heard(found: Scorer, judge: Critic | None, levels: Sequence[float], draws: int, weight: float) -> Scorer:
+    """The scorer beside the discriminator's opinion at the same levels, where that has a weight."""
+    if judge is None or not weight:
+        return found
+    return Fused([found, OpinionScorer(judge, levels, draws=draws)], weights=[1.0, weight])
 
 
 def _distance(name: str, config: RunConfig, weights: str | None) -> distance.Distance:
@@ -132,6 +175,7 @@ def _distance(name: str, config: RunConfig, weights: str | None) -> distance.Dis
         "gradient": distance.Gradient,
         "lab": distance.Lab,
         "latent": distance.Latent,
+        "spread": distance.Spread,
     }
     return kinds[name]()
 

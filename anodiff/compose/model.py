@@ -17,14 +17,17 @@ from anodiff.codec.pooled import Pooled
 from anodiff.config import RunConfig, schema
 from anodiff.diffusion.classifier import NoisyClassifier
 from anodiff.diffusion.denoiser import EpsDenoiser, KarrasDenoiser, VDenoiser, X0Denoiser
+from anodiff.diffusion.gan import Critic, DDGANDenoiser
 from anodiff.diffusion.levels import Levels
 from anodiff.diffusion.schedule import table, zero_terminal
 from anodiff.encode.label import Labeller
 from anodiff.nets.classifier import Classifier
+from anodiff.nets.discriminator import Discriminator
+from anodiff.nets.generator import Generator
 from anodiff.nets.unet import UNet
 
 Codec = PixelCodec | FeatureCodec
-Family = EpsDenoiser | VDenoiser | X0Denoiser | KarrasDenoiser
+Family = EpsDenoiser | VDenoiser | X0Denoiser | KarrasDenoiser | DDGANDenoiser
 Net = TypeVar("Net", bound=nn.Module)
 
 LEARNT = "learnt"
@@ -43,21 +46,22 @@ def codec(config: RunConfig, *, weights: str | None = None) -> Codec:
 
 def multiple(config: RunConfig, stride: int) -> int:
     """What both sides of the working shape are multiples of, so that no level of a network pads."""
-    net = config.net
-    found = net.patch * 2 ** (len(net.multipliers) - 1)
+    nets: list[schema.UNet | schema.ClassifierNet | schema.CriticNet] = [config.net]
     if isinstance(config.guidance, schema.ClassifierGuidance):
-        half = config.guidance.net
-        found = lcm(found, half.patch * 2 ** (len(half.multipliers) - 1))
-    return stride * found
+        nets.append(config.guidance.net)
+    if isinstance(config.family, schema.DDGANFamily):
+        nets.append(config.family.critic)
+    return stride * lcm(*(net.patch * 2 ** (len(net.multipliers) - 1) for net in nets))
 
 
 def denoiser(config: RunConfig, channels: int) -> Family:
     """An untrained denoiser of `channels` channels; its first weights are a function of the seed."""
     net, family = config.net, config.family
     learned = isinstance(family, schema.DiscreteFamily) and family.variance == "learned"
-    unet = _seeded(
-        config,
-        lambda: UNet(
+    bounded = isinstance(config.codec, schema.PixelCodec)
+
+    def unet() -> UNet:
+        return UNet(
             in_channels=channels,
             out_channels=2 * channels if learned else channels,
             width=net.width,
@@ -77,14 +81,39 @@ def denoiser(config: RunConfig, channels: int) -> Family:
             classes=len(config.labels.classes) or None,
             dropout=net.dropout,
             patch=net.patch,
-        ),
-    )
+        )
+
     match family:
         case schema.KarrasFamily(std=std, low=low, high=high):
-            return KarrasDenoiser(unet, std=std, low=low, high=high)
+            return KarrasDenoiser(_seeded(config, unet), std=std, low=low, high=high)
         case schema.DiscreteFamily(kind=kind):
             made = {"eps": EpsDenoiser, "v": VDenoiser, "x0": X0Denoiser}[kind]
-            return made(unet, levels_table(family.schedule), learned_variance=learned)
+            return made(_seeded(config, unet), levels_table(family.schedule), learned_variance=learned)
+        case schema.DDGANFamily(latent=latent, mapping=layers):
+            generator = _seeded(
+                config, lambda: Generator(unet(), latent=latent, layers=layers, bounded=bounded)
+            )
+            return DDGANDenoiser(generator, levels_table(family.schedule), latent=latent)
+
+
+def critic(config: RunConfig, channels: int) -> Critic | None:
+    """An untrained discriminator of rows of `channels` channels, where the family has one."""
+    if not isinstance(config.family, schema.DDGANFamily):
+        return None
+    net = config.family.critic
+    made = _seeded(
+        config,
+        lambda: Discriminator(
+            in_channels=channels,
+            width=net.width,
+            multipliers=net.multipliers,
+            blocks=net.blocks,
+            classes=len(config.labels.classes) or None,
+            patch=net.patch,
+            spread=net.spread,
+        ),
+    )
+    return Critic(made, levels_table(config.family.schedule))
 
 
 def classifier(

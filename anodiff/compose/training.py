@@ -11,6 +11,7 @@ from anodiff.data.augment import Augmentation
 from anodiff.diffusion.levels import karras
 from anodiff.errors import ConfigError
 from anodiff.noise import NoiseDraw, gaussian, pyramid, simplex
+from anodiff.train.adversarial import Adversarial
 from anodiff.train.classification import CrossEntropy
 from anodiff.train.importance import LossSecondMoment
 from anodiff.train.objective import (
@@ -30,9 +31,17 @@ from anodiff.train.plan import Plan
 from anodiff.train.variational import Hybrid, Variational
 
 
-def objective(config: RunConfig) -> Objective | Variational | Hybrid:
-    """What training minimises."""
+def objective(config: RunConfig) -> Objective | Variational | Hybrid | Adversarial:
+    """What training minimises, or plays for."""
     train = config.train
+    if isinstance(game := config.family, schema.DDGANFamily):
+        return Adversarial(
+            times=_times(config),
+            r1=game.r1,
+            interval=game.r1_every,
+            critic_rate=game.critic_rate,
+            momentum=game.momentum,
+        )
     simple = Objective(weight=_weight(config), times=_times(config), draw=noise(config))
     if train.loss == "simple":
         return simple

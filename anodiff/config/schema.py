@@ -17,10 +17,26 @@ from anodiff.config.conditions import (
     NoGuidance,
     NoLabels,
 )
+from anodiff.config.family import (
+    CriticNet,
+    DDGANFamily,
+    DiscreteFamily,
+    Family,
+    KarrasFamily,
+    Schedule,
+)
+from anodiff.config.score import (
+    Bound,
+    Distance,
+    Flow,
+    Inversion,
+    OneStep,
+    Opinion,
+    PartialNoise,
+    Sampler,
+    Score,
+)
 from anodiff.config.section import NotNegative, Section, Share
-
-Distance = Literal["l1", "l2", "ssim", "ms_ssim", "gradient", "lab", "feature", "latent"]
-Sampler = Literal["ddim", "ddpm", "heun", "dpmpp_2m"]
 
 
 class Augment(Section):
@@ -78,7 +94,9 @@ class UNet(Section):
     attention: tuple[int, ...] = ()  # levels with attention, 0 the finest
     heads: PositiveInt | None = 4  # null: as many as leave head_channels to each
     head_channels: PositiveInt = 64
-    resample: Literal["conv", "residual"] = "conv"  # residual: BigGAN blocks
+    resample: Literal["conv", "residual", "fir"] = (
+        "conv"  # residual: BigGAN blocks; fir: those, filtered by [1, 3, 3, 1]
+    )
     rescale: bool = False  # residual connections divided by sqrt(2)
     modulation: Literal["adagn", "add"] = "adagn"  # how time and label enter a block
     mid_attention: bool | None = None  # null: as the last level
@@ -88,41 +106,6 @@ class UNet(Section):
     pad: Literal["both", "after"] = "both"  # around a halving convolution; after: right and below alone
     patch: PositiveInt = 1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-class Schedule(Section):
-    """A table of noise levels."""
-
-    name: Literal["linear", "quadratic", "cosine", "sigmoid", "scaled_linear", "scaled_linear_ldm", "vp"] = (
-        "linear"
-    )
-    steps: Annotated[int, Field(ge=2)] = 1000  # levels of the table
-    zero_terminal_snr: bool = False
-
-
-class DiscreteFamily(Section):
-    """A network that predicts eps, v or x0 on a table of levels (DDPM, arXiv:2006.11239)."""
-
-    kind: Literal["eps", "v", "x0"] = "eps"
-    schedule: Schedule = Schedule()
-    variance: Literal["fixed", "learned"] = "fixed"  # learned: per pixel, between beta-tilde and beta
-
-    @model_validator(mode="after")
-    def _terminal(self) -> DiscreteFamily:
-        if self.schedule.zero_terminal_snr and self.kind == "eps":
-            raise ValueError(
-                "eps is undefined where the signal is zero; use kind v or x0 with zero_terminal_snr"
-            )
-        return self
-
-
-class KarrasFamily(Section):
-    """A network with the preconditioning of EDM (arXiv:2206.00364) on a continuous range of levels."""
-
-    kind: Literal["karras"] = "karras"
-    std: PositiveFloat = 1.0  # deviation of the data in codec space
-    low: PositiveFloat = 0.002
-    high: PositiveFloat = 80.0
 
 
 class Train(Section):
@@ -159,60 +142,6 @@ class Train(Section):
         return self
 
 
-class OneStep(Section):
-    """The error of the clean estimate after one denoising step at each level."""
-
-    kind: Literal["one_step"] = "one_step"
-    sigmas: tuple[PositiveFloat, ...] = (1.0,)
-    draws: PositiveInt = 1
-    residual: Literal["plain", "channel", "covariance"] = "covariance"
-    floor: PositiveFloat = 0.05
-
-
-class PartialNoise(Section):
-    """Noise to a level, restore, compare (AnoDDPM)."""
-
-    kind: Literal["partial_noise"] = "partial_noise"
-    levels: tuple[PositiveFloat, ...] = (0.95,)  # sigma; linear DDPM: t = 249 of 1000 is .95
-    steps: PositiveInt = 10  # from the level down to 0
-    sampler: Sampler = "ddim"
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0  # of ddim
-    variance: Literal["small", "large", "learned"] = (
-        "small"  # of the fresh noise of ddpm, and of ddim with eta
-    )
-    draws: PositiveInt = 1
-    pull: NotNegative = 0.0  # towards the picture itself at every step (DDAD, arXiv:2305.15956)
-    distances: dict[Distance, PositiveFloat] = Field(default_factory=lambda: {"l1": 1.0})
-
-
-class Inversion(Section):
-    """DDIM inversion to a level and back, compared with the picture."""
-
-    kind: Literal["inversion"] = "inversion"
-    level: PositiveFloat = 0.95
-    steps: PositiveInt = 10
-    distances: dict[Distance, PositiveFloat] = Field(default_factory=lambda: {"l1": 1.0})
-
-
-class Bound(Section):
-    """Per-position terms of the variational bound below a level (arXiv:2006.11239, equation 5)."""
-
-    kind: Literal["bound"] = "bound"
-    level: PositiveFloat = 1.0
-    steps: PositiveInt = 4  # levels from there down
-    variance: Literal["small", "large", "learned"] = "small"
-
-
-class Flow(Section):
-    """Per-position terms of the probability flow's log-likelihood (arXiv:2011.13456, equation 39)."""
-
-    kind: Literal["flow"] = "flow"
-    low: PositiveFloat = 0.1  # the density is that of pictures with so much noise
-    high: PositiveFloat = 5.0
-    steps: PositiveInt = 6
-    probes: PositiveInt = 1
-
-
 class Calibration(Section):
     """Maps are compared with the held-out normals': everywhere alike, per position, or not at all."""
 
@@ -241,13 +170,11 @@ class RunConfig(Section):
     data: Data = Data()
     codec: Annotated[PixelCodec | FeatureCodec, Field(discriminator="kind")] = PixelCodec()
     net: UNet = UNet()
-    family: Annotated[DiscreteFamily | KarrasFamily, Field(discriminator="kind")] = DiscreteFamily()
+    family: Family = DiscreteFamily()
     labels: Labels = NoLabels()
     guidance: Guidance = NoGuidance()
     train: Train = Train()
-    score: Annotated[OneStep | PartialNoise | Inversion | Bound | Flow, Field(discriminator="kind")] = (
-        PartialNoise()
-    )
+    score: Score = PartialNoise()
     calibration: Calibration = Calibration()
     pool: Pool = Pool()
     threshold: Threshold = Threshold()
@@ -304,13 +231,79 @@ class RunConfig(Section):
                 f"{', '.join(self.labels.classes)}",
             ),
         )
-        for broken, sentence in rules:
+        for broken, sentence in (*rules, *self._drawing()):
             if broken:
                 raise ValueError(sentence)
         return self
 
+    def _drawing(self) -> tuple[tuple[bool, str], ...]:
+        """What a family that draws x0 asks of the other sections, and they of it."""
+        gan, score, train = isinstance(self.family, DDGANFamily), self.score, self.train
+        fixed = getattr(score, "latent", "drawn") == "fixed"
+        opinion = isinstance(score, Opinion) or bool(getattr(score, "opinion", 0))
+        return (
+            (
+                gan and train.noise != "gaussian",
+                f"train.noise: {train.noise} does not fit family.kind ddgan, whose steps back are Gaussian; set it to "
+                "gaussian",
+            ),
+            (
+                gan and (train.loss != "simple" or train.times != "table"),
+                "family.kind ddgan is trained by its own game on every level of its table; leave train.loss and "
+                "train.times out (simple, table)",
+            ),
+            (
+                gan and train.precision == "16-mixed",
+                "train.precision: 16-mixed is too narrow for the gradient penalty of ddgan; take 32-true or bf16-mixed",
+            ),
+            (
+                gan and isinstance(score, Inversion | Bound | Flow),
+                f"score.kind: {score.kind} needs the mean of x0, but ddgan draws x0 at random; take partial_noise, "
+                "one_step or opinion",
+            ),
+            (
+                gan and isinstance(score, PartialNoise) and score.sampler in ("heun", "dpmpp_2m"),
+                f"score.sampler: {getattr(score, 'sampler', '')} follows an equation that needs the mean of x0, "
+                "but ddgan draws x0 at random; take ddim or ddpm",
+            ),
+            (
+                not gan and opinion,
+                "an opinion is a discriminator's, and only family.kind ddgan has one; leave score.opinion out, or "
+                "take another score.kind",
+            ),
+            (
+                not gan and fixed,
+                "score.latent: fixed holds the noise of a generator, and only family.kind ddgan has one; leave it out",
+            ),
+            (
+                isinstance(score, PartialNoise)
+                and "spread" in score.distances
+                and score.draws * len(score.levels) < 2,
+                "score.distances: spread compares several restorations; set score.draws to 2 or more",
+            ),
+        )
+
 
 __all__ = [
-    "CategoryLabels", "ClassifierGuidance", "ClassifierNet", "ClusterLabels", "FreeGuidance", "NoGuidance", "NoLabels",
+    "Bound",
+    "CategoryLabels",
+    "ClassifierGuidance",
+    "ClassifierNet",
+    "ClusterLabels",
+    "CriticNet",
+    "DDGANFamily",
+    "DiscreteFamily",
+    "Distance",
+    "Flow",
+    "FreeGuidance",
+    "Inversion",
+    "KarrasFamily",
+    "NoGuidance",
+    "NoLabels",
+    "OneStep",
+    "Opinion",
+    "PartialNoise",
     "RunConfig",
+    "Sampler",
+    "Schedule",
 ]  # fmt: skip

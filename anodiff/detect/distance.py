@@ -1,7 +1,7 @@
 """Distances between a picture and its restoration, as maps; higher is more anomalous.
 
-All but `Latent` compare pictures and give maps at the picture's size; a codec that does not paint has none
-to compare, and they refuse.
+All but `Latent` and `Spread` compare pictures and give maps at the picture's size; a codec that does not paint
+has none to compare, and they refuse.
 """
 
 from __future__ import annotations
@@ -130,12 +130,30 @@ class Lab:
 class Latent:
     """Mean squared difference over the channels of the codec's space, at the codec's resolution [B, 1, h, w].
 
-    The only distance for codecs that do not paint.
+    The only one that compares for codecs that do not paint.
     """
 
     def __call__(self, restoration: Restoration) -> Tensor:
         """The map [B, 1, h, w]."""
         return (restoration.z - restoration.z_hat).square().mean(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the restorations of one picture disagree, at the codec's resolution [B, 1, h, w]; for every codec.
+
+    The root of the mean square over channels of their deviation, over draws and levels. A model of normals that knows
+    what belongs somewhere draws it again and again; where it does not know, each draw is another.
+    """
+
+    def __call__(self, restoration: Restoration) -> Tensor:
+        """The map [B, 1, h, w]; ConfigError where there is but one restoration."""
+        if restoration.spread is None:
+            raise ConfigError(
+                "Spread is the disagreement of several restorations of one picture, and this restorer makes one: "
+                "take draws of 2 or more, or several levels."
+            )
+        return restoration.spread.square().mean(1, keepdim=True).sqrt()
 
 
 class Feature(nn.Module):

@@ -65,6 +65,7 @@ class Predictor(nn.Module):
         labeller: pictures [B, C, H, W] -> label [B], for a conditional model; a label that comes with a batch goes
             before its own.
         classifier: of noisy pictures, where `wrap` guides by one; kept here to be moved and saved with the rest.
+        critic: the discriminator of a denoiser that draws, which a scorer may ask; kept here likewise.
         smooth: a Gaussian over the scorer's map, before calibration.
         calibration: what is usual for the smoothed map on normals; by label where the kinds of parts are labels.
         pool: from the calibrated map to the score.
@@ -87,6 +88,7 @@ class Predictor(nn.Module):
         wrap: Callable[[Denoiser], Denoiser] = bare,
         labeller: nn.Module | None = None,
         classifier: nn.Module | None = None,
+        critic: nn.Module | None = None,
         smooth: Smooth,
         calibration: Calibration | CalibrationByLabel,
         pool: Pool,
@@ -104,6 +106,7 @@ class Predictor(nn.Module):
         self.wrap = wrap
         self.labeller = labeller
         self.classifier = classifier
+        self.critic = critic
         self.smooth = smooth
         self.calibration = calibration
         self.pool = pool

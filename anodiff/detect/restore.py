@@ -34,6 +34,9 @@ class Restoration:
     image_hat: Tensor | None  # [B, C, H, W] in [0, 1]; None where the codec does not paint
     z: Tensor  # [B, c, h, w]
     z_hat: Tensor  # [B, c, h, w]
+    spread: Tensor | None = (
+        None  # [B, c, h, w] deviation of the restorations z_hat is the mean of; None for one alone
+    )
 
 
 class Restorer(ABC):
@@ -45,15 +48,22 @@ class Restorer(ABC):
         """Evaluations of the denoiser a picture."""
 
     @abstractmethod
+    def estimates(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> list[Tensor]:
+        """The restorations [B, c, h, w] of z, one a level and draw, in the codec's space."""
+
     def estimate(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> Tensor:
-        """The restoration z_hat [B, c, h, w] of z, in the codec's space."""
+        """The mean restoration z_hat [B, c, h, w] of z, in the codec's space."""
+        return average(self.estimates(denoiser, z, cond))
 
     def __call__(self, model: Model, image: Tensor, cond: Cond) -> Restoration:
         """The restoration of `image` [B, C, H, W] in [0, 1]."""
         denoiser, codec = model
         z = codec.encode(image)  # [B, c, h, w]
-        z_hat = self.estimate(denoiser, z, cond)
-        return Restoration(image=image, image_hat=paint(codec, z_hat), z=z, z_hat=z_hat)
+        found = self.estimates(denoiser, z, cond)
+        z_hat = average(found)
+        return Restoration(
+            image=image, image_hat=paint(codec, z_hat), z=z, z_hat=z_hat, spread=deviation(found)
+        )
 
 
 def paint(codec: Codec, z: Tensor) -> Tensor | None:
@@ -89,8 +99,8 @@ class PartialNoise(Restorer):
         each = 2 * self.steps - 1 if self.sampler == "heun" else self.steps
         return len(self.levels) * self.draws * each
 
-    def estimate(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> Tensor:
-        """The mean restoration z_hat [B, c, h, w]."""
+    def estimates(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> list[Tensor]:
+        """The restorations [B, c, h, w], level by level, the draws of a level side by side."""
         if not self.levels or self.draws < 1:
             raise ConfigError(
                 f"Partial noise needs a level and a draw, got levels={self.levels}, draws={self.draws}."
@@ -114,7 +124,7 @@ class PartialNoise(Restorer):
                         shift=self.shift,
                     )
                 )
-        return average(found)
+        return found
 
 
 @dataclass(frozen=True)
@@ -133,8 +143,8 @@ class OneStep(Restorer):
         """One a draw."""
         return self.draws
 
-    def estimate(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> Tensor:
-        """The mean estimate z_hat [B, c, h, w]."""
+    def estimates(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> list[Tensor]:
+        """The estimates [B, c, h, w], one a draw."""
         noise = source(cond)
         bound = Bind(denoiser, cond)
         sigma = spaced(denoiser.levels, 1, start=self.sigma)[0]  # a level the network was trained for
@@ -143,7 +153,7 @@ class OneStep(Restorer):
         for draw in range(self.draws):
             n = -n if draw % 2 else noise(z)
             found.append(one_step(bound, z, sigma, noise=lambda like, n=n: n))
-        return average(found)
+        return found
 
 
 @dataclass(frozen=True)
@@ -162,11 +172,11 @@ class Inversion(Restorer):
         """As many up as down."""
         return 2 * self.steps
 
-    def estimate(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> Tensor:
-        """The round trip z_hat [B, c, h, w]."""
+    def estimates(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> list[Tensor]:
+        """The round trip [B, c, h, w], the only one there is."""
         bound = Bind(denoiser, cond)
         sigmas = spaced(denoiser.levels, self.steps, start=self.level)
-        return ddim(bound, invert(bound, z, sigmas), sigmas)
+        return [ddim(bound, invert(bound, z, sigmas), sigmas)]
 
 
 @dataclass(frozen=True)
@@ -185,14 +195,19 @@ class Pulled(Restorer):
         """Those of the inner restorer."""
         return self.inner.evaluations
 
-    def estimate(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> Tensor:
-        """The inner restoration z_hat [B, c, h, w] under the pull."""
-        return self.inner.estimate(Pull(denoiser, z, self.weight), z, cond)
+    def estimates(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> list[Tensor]:
+        """The inner restorations [B, c, h, w] under the pull."""
+        return self.inner.estimates(Pull(denoiser, z, self.weight), z, cond)
 
 
 def average(found: list[Tensor]) -> Tensor:
     """The mean of equally shaped tensors."""
     return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+
+def deviation(found: list[Tensor]) -> Tensor | None:
+    """The standard deviation over equally shaped tensors, divided by their number; None for one alone."""
+    return None if len(found) == 1 else torch.stack(found).std(0, correction=0)
 
 
 def source(cond: Cond) -> NoiseSource:

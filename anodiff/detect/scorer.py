@@ -56,6 +56,11 @@ class Scorer(nn.Module):
     def evaluations(self) -> int:
         """Evaluations of the denoiser a picture."""
 
+    @property
+    def opinions(self) -> int:
+        """Evaluations of a critic a picture."""
+        return 0
+
     @abstractmethod
     def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
         """What the model shows of `image` [B, C, H, W] in [0, 1]."""
@@ -234,6 +239,11 @@ class Fused(Scorer):
     def evaluations(self) -> int:
         """The sum over scorers."""
         return sum(scorer.evaluations for scorer in self.scorers)
+
+    @property
+    def opinions(self) -> int:
+        """The sum over scorers."""
+        return sum(scorer.opinions for scorer in self.scorers)
 
     def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
         """The parts of all scorers, one after the other; the first restoration among them."""

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from anodiff.cond import Cond
 from anodiff.diffusion.denoiser import Denoiser
+from anodiff.diffusion.gan import FixedLatent
 from anodiff.diffusion.guidance import CFG, Autoguide, Clamp, Guide, LogProb
+from anodiff.errors import RefusalError
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +27,10 @@ class AwayFrom(CFG):
 
 @dataclass(frozen=True, eq=False)
 class Steering:
-    """Guidance and clamp in the order that keeps every promise, outermost first: Clamp(Guide(Autoguide(CFG(model)))).
+    """Guidance and clamp in the order that keeps every promise, outermost first.
 
-    Labels come with the batch's `Cond`. Called with a denoiser, it gives the steered one.
+    `Clamp(Guide(Autoguide(CFG(FixedLatent(model)), FixedLatent(weaker))))`, each where it is asked for. Labels come
+    with the batch's `Cond`. Called with a denoiser, it gives the steered one.
     """
 
     free: float = 1.0  # scale of classifier-free guidance; 1 = the label without guidance
@@ -37,6 +40,7 @@ class Steering:
     weaker: Denoiser | None = None  # a weaker model to lead away from (autoguidance, arXiv:2406.02507)
     auto: float = 1.0  # scale of that; 1 = the model itself
     clamp: bool = False  # x0 to [-1, 1]: for pixels alone
+    fixed: bool = False  # one latent for all that a model that draws ever draws
 
     @property
     def evaluations(self) -> int:
@@ -44,7 +48,17 @@ class Steering:
         return 1 + (self.free != 1) + (self.weaker is not None and self.auto != 1)
 
     def __call__(self, denoiser: Denoiser) -> Denoiser:
-        """The steered denoiser."""
+        """The steered denoiser; RefusalError where a latent is to be held that is not there."""
+        weaker = self.weaker
+        if self.fixed:
+            if not denoiser.levels.draws:
+                raise RefusalError(
+                    "a fixed latent was asked for, but this denoiser gives the mean of x0 and draws nothing; leave it "
+                    "out, or fit a model that draws (a DDGAN)"
+                )
+            denoiser = FixedLatent(denoiser)
+            if weaker is not None and weaker.levels.draws:
+                weaker = FixedLatent(weaker)
         if self.free != 1:
             plain = self.negative is None
             denoiser = (
@@ -52,8 +66,8 @@ class Steering:
                 if plain
                 else AwayFrom(denoiser, self.free, negative=self.negative or 0)
             )
-        if self.weaker is not None and self.auto != 1:
-            denoiser = Autoguide(denoiser, self.weaker, self.auto)
+        if weaker is not None and self.auto != 1:
+            denoiser = Autoguide(denoiser, weaker, self.auto)
         if self.log_prob is not None and self.scale:
             denoiser = Guide(denoiser, self.log_prob, self.scale)
         return Clamp(denoiser) if self.clamp else denoiser

@@ -2,6 +2,9 @@
 
 The order that keeps every promise, outermost first: Clamp(Inpaint(Pull(Bind(Guide(CFG(family)))))). `Bind` stands
 outside whatever reads conditions: a classifier that is asked for the batch's labels, or classifier-free guidance.
+
+A wrapper that evaluates twice sees the same draw both times where the denoiser draws x0: what it compares would
+otherwise differ by chance, and the scale of the guidance would multiply the chance.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from anodiff.cond import Cond
 from anodiff.diffusion.denoiser import Denoiser, moments, reads
 from anodiff.diffusion.levels import Levels, column, level
 from anodiff.errors import ConfigError, RefusalError
+from anodiff.noise import NoiseSource
 
 LogProb = Callable[[Tensor, Tensor, Cond | None], Tensor]
 """(y or x0 [B, C, h, w], sigma [B] or [], cond) -> log p [B], differentiable in the first."""
@@ -67,6 +71,50 @@ def check_trained(log_prob: LogProb, levels: Levels) -> None:
         )
 
 
+class Tape:
+    """A source of noise that keeps what it gave; `again` gives the same once more, in the same order."""
+
+    def __init__(self, source: NoiseSource) -> None:
+        self.source = source
+        self.given: list[Tensor] = []
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Fresh noise of `like`'s shape, kept."""
+        self.given.append(self.source(like))
+        return self.given[-1]
+
+    def again(self) -> NoiseSource:
+        """A source that gives what was given, from the first on, and fresh noise beyond.
+
+        It raises RefusalError where another shape is asked for: then nothing is left to compare.
+        """
+        place = 0
+
+        def repeated(like: Tensor) -> Tensor:
+            nonlocal place
+            if place == len(self.given):
+                self(like)
+            noise = self.given[place]
+            if noise.shape != like.shape:
+                raise RefusalError(
+                    f"guidance compares two draws of x0 from one latent, but one model draws with {noise.shape[1:]} "
+                    f"numbers a row and the other with {like.shape[1:]}, so that they would differ by chance; take two "
+                    "models whose latents are equally long, or hold them fixed"
+                )
+            place += 1
+            return noise.to(like)
+
+        return repeated
+
+
+def twice(cond: Cond | None) -> tuple[Cond | None, Cond | None]:
+    """The conditions of a first evaluation and of one that repeats it: all that the first draws, the second has too."""
+    if cond is None or cond.noise is None:
+        return cond, cond
+    tape = Tape(cond.noise)
+    return replace(cond, noise=tape), replace(cond, noise=tape.again())
+
+
 @dataclass(frozen=True, eq=False)
 class _Wrapper:
     """A denoiser around another: levels and a learned variance are the inner one's, x0 is steered."""
@@ -85,7 +133,8 @@ class _Wrapper:
 
     def __call__(self, y: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
         """The steered estimate of x0, [B, C, h, w]."""
-        return self._steer(self.inner(y, sigma, cond), y, sigma, cond)
+        first, again = twice(cond)
+        return self._steer(self.inner(y, sigma, first), y, sigma, again)
 
     def moments(self, y: Tensor, sigma: Tensor, cond: Cond | None = None) -> tuple[Tensor, Tensor]:
         """The steered estimate of x0 and the inner denoiser's fraction.
@@ -93,8 +142,9 @@ class _Wrapper:
         Raises:
             RefusalError: if the inner denoiser did not learn a variance.
         """
-        x0, fraction = moments(self.inner, y, sigma, cond)
-        return self._steer(x0, y, sigma, cond), fraction
+        first, again = twice(cond)
+        x0, fraction = moments(self.inner, y, sigma, first)
+        return self._steer(x0, y, sigma, again), fraction
 
     @abstractmethod
     def _steer(self, x0: Tensor, y: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor: ...
@@ -123,8 +173,8 @@ class CFG(_Wrapper):
     """Classifier-free guidance, `x0_ref + scale (x0_cond - x0_ref)`.
 
     The same line holds for eps and v, which are affine in x0. Scale 1 is the inner denoiser in one
-    evaluation; otherwise two. The learned variance is the conditional one. Above scale 1 DDIM inversion
-    does not return.
+    evaluation; otherwise two, with one draw where the denoiser draws. The learned variance is the conditional
+    one. Above scale 1 DDIM inversion does not return.
 
     Args:
         inner: a denoiser trained with conditions dropped at random.
@@ -164,6 +214,9 @@ class CFG(_Wrapper):
                     "but the batch's conditions hold none of them; bind one"
                 )
             reference = cond.null()
+        elif cond is not None and cond.noise is not None:
+            # The draw of the first evaluation, not one of its own.
+            reference = replace(reference, noise=cond.noise)
         x0_ref = self.inner(y, sigma, reference)
         return x0_ref + self.scale * (x0 - x0_ref)
 
@@ -182,7 +235,8 @@ class Autoguide(_Wrapper):
 
     Raises:
         ConfigError: if the scale is infinite or not a number.
-        RefusalError: if the weaker denoiser's levels do not cover the inner one's.
+        RefusalError: if the weaker denoiser's levels do not cover the inner one's, or both draw x0 with latents of
+            unlike length.
 
     Source: Karras 2024, arXiv:2406.02507 section 3.
     """

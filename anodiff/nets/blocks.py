@@ -10,12 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anodiff.nets.conv import Pointwise, enlarged
+from anodiff.nets.fir import smoothed
 from anodiff.nets.norm import AdaGN, AddGN, group_norm, silu
 
 Modulation = Literal["adagn", "add"]
 """How time and label enter a block: scaling and shifting its second norm, or added before it."""
 Pad = Literal["both", "after"]
 """Where a strided convolution sees zeros: one row and column on each side, or on the right and below alone."""
+Filter = Literal["box", "fir"]
+"""How a residual block changes the size: `resized`, or `smoothed` with a wider filter."""
 Size = tuple[int, int]
 
 
@@ -55,8 +58,8 @@ class ResBlock(nn.Module):
 
     `h -> skip(h) + conv(drop(silu(adapt(conv(silu(gn(h))), embed))))`, `adapt` being `AdaGN` or `AddGN`. Called with
     a size, both branches are brought to it, the main one between its SiLU and its first convolution: the up- and
-    downsampling block of BigGAN (arXiv:1809.11096, figure 15; arXiv:2011.13456, appendix H). The second convolution
-    starts at zero, so that the block starts as its shortcut.
+    downsampling block of BigGAN (arXiv:1809.11096, figure 15; arXiv:2011.13456, appendix H), `filter` telling how. The
+    second convolution starts at zero, so that the block starts as its shortcut.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class ResBlock(nn.Module):
         eps: float = 1e-5,
         modulation: Modulation = "adagn",
         rescale: bool = False,
+        filter: Filter = "box",
     ) -> None:
         super().__init__()
         adapt = AdaGN if modulation == "adagn" else AddGN
@@ -80,6 +84,7 @@ class ResBlock(nn.Module):
         self.last = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Identity() if inputs == outputs else Pointwise(inputs, outputs)
         self.rescale = rescale
+        self.filter = filter
         nn.init.zeros_(self.last.weight)
 
     def forward(self, h: Tensor, embed: Tensor, size: Size | None = None) -> Tensor:
@@ -93,6 +98,9 @@ class ResBlock(nn.Module):
         y = silu(self.norm(h))
         if size is None:
             y = self.conv(y)  # [B, outputs, *size]
+        elif self.filter == "fir":
+            y = self.conv(smoothed(y, size))
+            h = smoothed(h, size)
         elif size[0] > h.shape[-2] or size[1] > h.shape[-1]:
             y = enlarged(y, self.conv, size)
             h = resized(h, size)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from anodiff.errors import ConfigError
 from anodiff.nets.attention import AttentionBlock, Seam, heads_for
-from anodiff.nets.blocks import Downsample, Modulation, Pad, ResBlock, Upsample
+from anodiff.nets.blocks import Downsample, Filter, Modulation, Pad, ResBlock, Upsample
 
-Resample = Literal["conv", "residual"]
-"""How a level changes the size: one convolution, or a residual block (BigGAN)."""
+Resample = Literal["conv", "residual", "fir"]
+"""How a level changes the size: one convolution, a residual block (BigGAN), or one with a smoothing filter."""
 
 
 class Stage(nn.Module):
@@ -58,7 +58,7 @@ class Layout:
             )
         for name, known in (
             ("modulation", ("adagn", "add")),
-            ("resample", ("conv", "residual")),
+            ("resample", ("conv", "residual", "fir")),
             ("pad", ("both", "after")),
         ):
             if getattr(self, name) not in known:
@@ -85,8 +85,8 @@ class Layout:
         """The length of the embedding of time and label, four times the width."""
         return 4 * self.width
 
-    def block(self, inputs: int, outputs: int) -> ResBlock:
-        """A residual block."""
+    def block(self, inputs: int, outputs: int, filter: Filter = "box") -> ResBlock:
+        """A residual block; `filter` is read by one that changes the size."""
         return ResBlock(
             inputs,
             outputs,
@@ -96,6 +96,7 @@ class Layout:
             eps=self.eps,
             modulation=self.modulation,
             rescale=self.rescale,
+            filter=filter,
         )
 
     def stage(self, inputs: int, outputs: int, level: int, place: str) -> Stage:
@@ -131,10 +132,11 @@ class Layout:
 
     def smaller(self, channels: int) -> Downsample | ResBlock:
         """What halves the size; called with the map, the embedding and the new size."""
-        if self.resample == "residual":
-            return self.block(channels, channels)
-        return Downsample(channels, pad=self.pad)
+        return Downsample(channels, pad=self.pad) if self.resample == "conv" else self._change(channels)
 
     def larger(self, channels: int) -> Upsample | ResBlock:
         """What doubles the size; called with the map, the embedding and the new size."""
-        return self.block(channels, channels) if self.resample == "residual" else Upsample(channels)
+        return Upsample(channels) if self.resample == "conv" else self._change(channels)
+
+    def _change(self, channels: int) -> ResBlock:
+        return self.block(channels, channels, "fir" if self.resample == "fir" else "box")

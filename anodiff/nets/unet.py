@@ -73,8 +73,9 @@ class UNet(nn.Module):
             groups: Upper bound of the groups of a normalisation (the largest divisor below it is taken).
             modulation: How time and label enter a block: "adagn" scales and shifts its second norm, "add" is added
                 before it (DDPM).
-            resample: What changes the size: "conv", a convolution (strided, or after nearest neighbours), or
-                "residual", a residual block with a mean or nearest neighbours in both branches (BigGAN).
+            resample: What changes the size: "conv", a convolution (strided, or after nearest neighbours);
+                "residual", a residual block with a mean or nearest neighbours in both branches (BigGAN); or "fir",
+                such a block with the filter [1, 3, 3, 1] in their place (StyleGAN2).
             rescale: Whether what a residual connection adds up is divided by `sqrt(2)`.
             mid_attention: Whether the middle has attention; None: where the last level has.
             eps: Added to the variances of the group norms.
@@ -111,6 +112,7 @@ class UNet(nn.Module):
         self.patch = patch
         self.levels = layout.levels
         self.blocks = blocks
+        self.embed = layout.embed  # the length of the embedding of time and label, and of a style
 
         self.time = TimeEmbedding(width, layout.embed, shift=frequency_shift)
         self.label = LabelEmbedding(classes, layout.embed) if classes else None
@@ -148,7 +150,9 @@ class UNet(nn.Module):
         """The names of the attention layers, in the order they run; an edit is told one of them."""
         return tuple(m.place for m in self.modules() if isinstance(m, Attention))
 
-    def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, cond: Cond | None = None, *, style: Tensor | None = None
+    ) -> Tensor:
         """The prediction `[B, out_channels, H, W]`.
 
         Args:
@@ -156,9 +160,11 @@ class UNet(nn.Module):
             t: `[B]` times, or one for all.
             cond: The conditions; those the network was not built for are ignored, those it was built for and that
                 are absent, or whose row has `keep` False, are the learned null.
+            style: `[B, embed]`, added to the embedding of time and label before its SiLU; None: nothing is.
 
         Raises:
-            ConfigError: the channels of `x` or `Cond.image`, the size of the latter, or the labels do not fit.
+            ConfigError: the channels of `x` or `Cond.image`, the size of the latter, the labels, or the shape of
+                `style` do not fit.
         """
         cond = cond or Cond()
         h = folded(self._joined(x, cond), self.patch)  # [B, c, ceil(H / patch), ceil(W / patch)]
@@ -167,6 +173,13 @@ class UNet(nn.Module):
         embed = self.time(t)
         if self.label is not None:
             embed = embed + self.label(cond.label, cond.keep, batch=b)
+        if style is not None:
+            if style.shape != embed.shape:
+                raise ConfigError(
+                    f"expected a style of shape {list(embed.shape)}, got {list(style.shape)}: "
+                    "one vector a row, as long as the network's embedding"
+                )
+            embed = embed + style
         embed = F.silu(embed)  # every block needs it so
         seam = self._seam(t, cond)
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from anodiff.atomic import drafts, replacing
 from anodiff.errors import ConfigError, ModelFileError
-from anodiff.train.objective import Minimised
+from anodiff.train.objective import Goal
 from anodiff.train.plan import Plan
 
-MAGIC = b"anodiff checkpoint 1\n"
+MAGIC = b"anodiff checkpoint 2\n"
 KEPT = 2
 CARRIED_OUT = ("max_time", "checkpoint_every", "devices", "accelerator", "strategy", "workers")  # may change
 
@@ -34,7 +34,7 @@ class State:
     fingerprint: dict[str, str]
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    optimizers: list[dict[str, Any]]
     precision: dict[str, Any]  # the loss scale of 16-mixed
     law: dict[str, Tensor] = field(default_factory=dict)  # history of an adaptive law of the noise levels
 
@@ -115,7 +115,7 @@ def clear(folder: Path) -> None:
 
 
 def fingerprint(
-    plan: Plan, objective: Minimised, model: nn.Module, *, rows: int, identity: Mapping[str, str]
+    plan: Plan, objective: Goal, model: nn.Module, *, rows: int, identity: Mapping[str, str]
 ) -> dict[str, str]:
     """What must be the same for a run to go on, by name: plan but for how it is carried out, objective, network, data.
 

@@ -19,7 +19,11 @@ from torch.multiprocessing.spawn import ProcessException
 
 from anodiff.errors import ConfigError, DataError, DeviceError, TrainingError
 from anodiff.train import checkpoint, record
+from anodiff.train.adversarial import Adversarial
 from anodiff.train.checkpoint import State
+from anodiff.train.collapse import alarms
+from anodiff.train.descent import Descent
+from anodiff.train.duel import Duel
 from anodiff.train.importance import adapts
 from anodiff.train.interrupt import deferred, event, quiet
 from anodiff.train.objective import Minimised
@@ -37,6 +41,7 @@ class Outcome:
     seconds: float  # spent on them
     losses: list[float]  # of each step; from the first on where the run has a folder
     stopped_by: Literal["steps", "time"]
+    alarms: tuple[str, ...] = ()  # what looked wrong at the end of an adversarial run
 
 
 def fit(
@@ -44,7 +49,7 @@ def fit(
     data: Items,
     plan: Plan,
     *,
-    objective: Minimised,
+    objective: Minimised | Adversarial,
     folder: Path | None = None,
     resume: str | None = None,
     labels: Sequence[int] | None = None,
@@ -59,12 +64,13 @@ def fit(
     the order of sums.
 
     Args:
-        model: what `objective.loss` takes, trained in place: a denoiser `(y, sigma, cond) -> x0`, or a
-            classifier `(y, sigma) -> logits` for `CrossEntropy`.
+        model: what `objective.loss` takes, trained in place: a denoiser `(y, sigma, cond) -> x0`, a
+            classifier `(y, sigma) -> logits` for `CrossEntropy`, or `Adversaries` for `Adversarial`.
         data: rows by number; codes, or pictures in [0, 1] where `codec` is given.
         plan: the numbers of the run.
         objective: what is minimised; with `LossSecondMoment` as its `times` the levels follow the losses.
-        folder: gets `metrics.csv` (step, loss, lr, seconds) and `checkpoints/`; None keeps nothing.
+        folder: gets `metrics.csv` (step, loss, lr, seconds, and the figures of a game) and `checkpoints/`; None keeps
+            nothing.
         resume: None starts anew and clears what an earlier run left in `folder`; "auto" goes on from the
             newest readable checkpoint in it, or starts anew where there is none; else the path of a
             checkpoint.
@@ -99,13 +105,14 @@ def fit(
     progress = progress or Silent()
     device = next(model.parameters()).device
     with tempfile.TemporaryDirectory(prefix="anodiff-") as aside, quiet():
-        trainer = _trainer(plan, state, Path(aside))
+        course_of = Duel if isinstance(objective, Adversarial) else Descent
+        trainer = _trainer(plan, state, Path(aside), duel=course_of is Duel)
         spawns = _spawns(trainer)
         _check_devices(trainer, plan)
         stop = event(shared=spawns)
         # Processes that were spawned answer through files, if need be through files that nobody else sees.
         place = folder or (Path(aside) if spawns else None)
-        run = Training(
+        run = course_of(
             model,
             data,
             plan,
@@ -120,7 +127,7 @@ def fit(
         )
         if state is not None:
             run.restore(state)
-        course = record.cut(place / "metrics.csv", run.steps_done) if place else []
+        course = record.cut(place / "metrics.csv", run.steps_done, further=run.further) if place else []
         if run.steps_done < plan.steps and not (plan.max_time is not None and run.spent >= plan.max_time):
             run.cpu()  # spawned processes are sent memory, not device handles
             try:
@@ -141,7 +148,8 @@ def fit(
         kept = f"; the checkpoint is in {folder / 'checkpoints'}" if folder else ""
         raise KeyboardInterrupt(f"interrupted after step {run.steps_done} of {plan.steps}{kept}")
     stopped_by = "time" if run.stopped_by == "time" else "steps"
-    return Outcome(run.steps_done, run.seconds, [row.loss for row in course], stopped_by)
+    wrong = alarms(course) if isinstance(objective, Adversarial) else ()
+    return Outcome(run.steps_done, run.seconds, [row.loss for row in course], stopped_by, wrong)
 
 
 def _check_data(data: Items, plan: Plan, labels: Sequence[int] | None) -> None:
@@ -191,7 +199,7 @@ def _begin(folder: Path | None, resume: str | None, marks: dict[str, str]) -> St
     return state
 
 
-def _trainer(plan: Plan, state: State | None, aside: Path) -> Trainer:
+def _trainer(plan: Plan, state: State | None, aside: Path, *, duel: bool) -> Trainer:
     """A Trainer that does nothing but the loop, its devices and its precision."""
     strategy = plan.strategy
     if strategy == "auto" and plan.devices != 1:
@@ -199,15 +207,18 @@ def _trainer(plan: Plan, state: State | None, aside: Path) -> Trainer:
         # One launched by torchrun has its siblings already.
         launched = distributed.is_available() and distributed.is_torchelastic_launched()
         strategy = "ddp" if launched else "ddp_spawn"
+    if duel and strategy in ("ddp", "ddp_spawn"):
+        strategy += "_find_unused_parameters_true"  # each player's turn leaves the other's weights alone
     try:
         return Trainer(
             accelerator=plan.accelerator,
             devices=plan.devices,
             strategy=strategy,
             precision=plan.precision,
-            max_steps=plan.steps - (state.step if state else 0),
+            # Lightning counts the steps of optimisers, of which a game has two.
+            max_steps=(plan.steps - (state.step if state else 0)) * (2 if duel else 1),
             max_epochs=-1,
-            gradient_clip_val=plan.clip,
+            gradient_clip_val=None if duel else plan.clip,  # a game clips each player by itself
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             logger=False,

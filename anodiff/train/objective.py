@@ -34,8 +34,8 @@ Times = Callable[[Tensor], Tensor]
 """u [B], uniform in [0, 1), float64 -> sigma [B] by the inverse distribution function of the levels' law."""
 
 
-class Minimised(Protocol):
-    """What one run minimises, a frozen dataclass: its fields are what a resumed run is held to.
+class Goal(Protocol):
+    """What a run is after, a frozen dataclass: its fields are what a resumed run is held to.
 
     `check(model, plan, labels)`, where it has one, is asked before a run and raises what makes no sense.
     """
@@ -49,6 +49,10 @@ class Minimised(Protocol):
     def draw(self) -> NoiseDraw:
         """The law of the unit noise."""
         ...
+
+
+class Minimised(Goal, Protocol):
+    """A goal that is a loss of one model; a game of two (`adversarial.py`) has none."""
 
     def loss(
         self, model: Callable, z: Tensor, sigma: Tensor, n: Tensor, cond: Cond | None = None, /

@@ -25,6 +25,10 @@ class Progress(Protocol):
         """`step` steps are done in `seconds` in all; the last one's loss."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something is to be said about the run while it goes on."""
+        ...
+
     def end(self) -> None:
         """The run is over; may come twice."""
         ...
@@ -37,6 +41,9 @@ class Silent:
         """Nothing."""
 
     def update(self, step: int, loss: float, seconds: float) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
         """Nothing."""
 
     def end(self) -> None:
@@ -98,6 +105,11 @@ class Lines:
         if time.monotonic() - self._said[1] >= self.every:
             self._say()
 
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        sys.stderr.write(f"{self.label}: {text}\n")
+        sys.stderr.flush()
+
     def end(self) -> None:
         """A last line, when there is something new to say."""
         if hasattr(self, "_pace") and self._said[0] != self._pace.now[0]:
@@ -136,6 +148,10 @@ class Bar:
         """The bar moves."""
         self._pace.update(step, loss, seconds)
         self._bar.update(self._task, completed=step, figures=self._pace.text())
+
+    def note(self, text: str) -> None:
+        """A line above the bar."""
+        self._bar.console.print(f"{self.label}: {text}", markup=False, highlight=False)
 
     def end(self) -> None:
         """The bar stays as it is and the cursor comes back."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from anodiff.noise import PerImageNoise
-from anodiff.train.objective import Minimised
+from anodiff.train.objective import Goal
 from anodiff.train.plan import Plan
 
 ORDER, LEVEL, NOISE, AUGMENT, KEEP, NETWORK = range(6)  # purposes: no two draws share a key
@@ -90,7 +90,7 @@ class Steps(Dataset[Batch]):
         self,
         data: Items,
         plan: Plan,
-        objective: Minimised,
+        objective: Goal,
         *,
         labels: Sequence[int] | None = None,
         ahead: bool = True,

@@ -1,10 +1,11 @@
-"""The trained module: one step of it, the average beside it, and its guards."""
+"""The course of a run: its state, the average beside the weights, counting, recording, and the reasons to stop."""
 
 from __future__ import annotations
 
 import math
 import signal
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,16 +15,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from anodiff.cond import Cond
-from anodiff.diffusion.levels import column
 from anodiff.errors import TrainingError
-from anodiff.noise import PerImageNoise
 from anodiff.train import checkpoint, record
 from anodiff.train.checkpoint import State
 from anodiff.train.ema import Ema
-from anodiff.train.importance import History, adapts
+from anodiff.train.importance import History
 from anodiff.train.interrupt import Event, Spawned
-from anodiff.train.objective import Minimised
+from anodiff.train.objective import Goal
 from anodiff.train.plan import Plan, rate
 from anodiff.train.progress import Progress
 from anodiff.train.source import NETWORK, Batch, Items, Steps, key
@@ -40,19 +38,22 @@ class Encodes(Protocol):
 
 
 class Training(LightningModule):
-    """A denoiser or classifier on its way: loss, optimiser, average, record, checkpoints and the reasons to stop.
+    """A model on its way, whatever its step is: average, record, checkpoints and the reasons to stop.
 
     Only what the next step depends on is state (`State`); Lightning's own loop counters are not, so that a
-    run can go on from any step. Counting, saving and stopping happen after the optimiser's step, never within
-    one.
+    run can go on from any step. Counting, saving and stopping happen after the optimisers' steps, never within
+    one. What a step is, and with which optimisers, is told by a subclass: `Descent` or `Duel`.
     """
+
+    further: tuple[str, ...] = ()
+    """The names of the figures that a step tells besides its loss."""
 
     def __init__(
         self,
         model: nn.Module,
         data: Items,
         plan: Plan,
-        objective: Minimised,
+        objective: Goal,
         *,
         history: History | None,
         labels: Sequence[int] | None,
@@ -83,7 +84,7 @@ class Training(LightningModule):
         self.stopped_by: str | None = None
         self.resumed: State | None = None
         self.course: list[record.Row] = []
-        self.unread: list[Tensor] = []  # losses still on the device
+        self.unread: list[Tensor] = []  # losses and further figures, [1 + further], still on the device
 
     # ------------------------------------------------------------------ state
 
@@ -113,7 +114,7 @@ class Training(LightningModule):
             fingerprint=self.fingerprint,
             model=self.model.state_dict(),
             ema=self.ema.model.state_dict(),
-            optimizer=self.trainer.optimizers[0].state_dict(),
+            optimizers=[optimizer.state_dict() for optimizer in self.trainer.optimizers],
             precision=self.trainer.precision_plugin.state_dict(),
             law=self.history or {},
         )
@@ -121,20 +122,36 @@ class Training(LightningModule):
 
     # ------------------------------------------------------------- Lightning
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW (arXiv:1711.05101); vectors, such as biases and gains, do not decay. Continued where it was resumed."""
-        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        groups = [
-            {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.plan.weight_decay},
-            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-        ]
-        # The fused step reads each weight once. Under mixed precision Lightning leaves the unscaling of gradients
-        # to it, which comes after clipping, and refuses.
-        fused = self.device.type in ("cpu", "cuda") and self.plan.precision == "32-true"
-        optimizer = torch.optim.AdamW(groups, lr=rate(self.plan, self.steps_done), fused=fused)
+    @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """One step; what it tells is in `unread` afterwards."""
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the readers draw the noise of a step too; where a codec follows, its shape is not known yet."""
+        return self.codec[0] is None
+
+    def continued(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Nothing; fresh optimisers stand where the resumed run left them."""
         if self.resumed is not None:
-            optimizer.load_state_dict(self.resumed.optimizer)
-        return optimizer
+            for optimizer, state in zip(optimizers, self.resumed.optimizers, strict=True):
+                optimizer.load_state_dict(state)
+
+    def judged(self) -> None:
+        """Nothing; a course that can go wrong without a loss that shows it looks at its record here."""
+
+    def seeded(self) -> None:
+        """Nothing; what networks draw for themselves, such as dropout, is a function of the step."""
+        chance = key(self.plan.seed, NETWORK, self.steps_done, self.trainer.global_rank)
+        torch.default_generator.manual_seed(chance)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(chance)
+
+    @torch.no_grad()
+    def coded(self, batch: Batch) -> Tensor:
+        """The rows of a batch in codec space, [B, c, h, w]."""
+        codec = self.codec[0]
+        return batch.z if codec is None else codec.encode(batch.z)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the steps still to do, in order."""
@@ -143,7 +160,7 @@ class Training(LightningModule):
             self.plan,
             self.objective,
             labels=self.labels,
-            ahead=self.codec[0] is None,
+            ahead=self.ahead,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )
@@ -173,31 +190,6 @@ class Training(LightningModule):
         if self.trainer.is_global_zero:
             self.progress.begin(self.steps_done, self.spent, self.plan)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Nothing; the learning rate is that of the step."""
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate(self.plan, self.steps_done)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss of the rows of one step, []; weighted where the levels are not drawn by their own law."""
-        # Dropout draws from the global generator: a function of the step too.
-        chance = key(self.plan.seed, NETWORK, self.steps_done, self.trainer.global_rank)
-        torch.default_generator.manual_seed(chance)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(chance)
-        z = batch.z
-        if (codec := self.codec[0]) is not None:
-            with torch.no_grad():
-                z = codec.encode(z)  # [B, c, h, w]
-        n = PerImageNoise(batch.seeds, draw=self.objective.draw)(z) if batch.n is None else batch.n
-        cond = None if batch.label is None else Cond(label=batch.label, keep=batch.keep)
-        sigma, weight = self._levels(batch.u)
-        losses = self.objective.loss(self.model, z, sigma, n, cond)  # [B]
-        self._learn(sigma, losses)
-        loss = losses.mean() if weight is None else (column(weight, losses) * losses).mean()
-        self.unread.append(loss.detach())
-        return loss
-
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Nothing; the step is counted, averaged, recorded, now and then saved, and perhaps the last."""
         self.steps_done += 1
@@ -213,27 +205,10 @@ class Training(LightningModule):
             self.spent, self.began = self.seconds, None  # the clock stops
         if due or self.stopped_by is not None:
             self._save()
+            if self.trainer.is_global_zero:
+                self.judged()
         if self.stopped_by is not None:
             self.progress.end()
-
-    def _levels(self, u: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The noise levels of the rows, [B], and the weight of each row's loss; None = 1."""
-        times = self.objective.times
-        if self.history is not None and adapts(times):
-            return times.draw(self.history, u)
-        return times(u), None
-
-    def _learn(self, sigma: Tensor, losses: Tensor) -> None:
-        """Nothing; an adaptive law has seen the losses of all ranks, in the order that one device would have."""
-        times = self.objective.times
-        if self.history is None or not adapts(times):
-            return
-        told = torch.stack([sigma, losses.detach().cpu().double()])  # [2, B]
-        if (world := self.trainer.world_size) > 1:
-            parts = self.trainer.strategy.all_gather(told.to(self.device))  # [world, 2, B]
-            # Row i of rank r is row r + i world of the step.
-            told = parts.reshape(world, *told.shape).permute(1, 2, 0).flatten(1).cpu()  # [2, B world]
-        self.history = times.learn(self.history, told[0], told[1])
 
     # --------------------------------------------------------------- guards
 
@@ -244,16 +219,17 @@ class Training(LightningModule):
         """
         out_of_time = self.plan.max_time is not None and self.seconds >= self.plan.max_time
         flags = torch.tensor([float(self.stop.is_set()), float(out_of_time)], device=self.device)
-        told = torch.cat([torch.stack(self.unread).float(), flags])
+        figures = torch.stack(self.unread).float()  # [steps, 1 + further]
+        told = torch.cat([figures.flatten(), flags])
         if self.trainer.world_size > 1:
             told = self.trainer.strategy.reduce(told, reduce_op="mean")
-        *losses, interrupted, late = told.tolist()
+        *values, interrupted, late = told.tolist()
         self.unread.clear()
-        first = self.steps_done - len(losses)
+        first = self.steps_done - len(figures)
         seconds = self.seconds
         rows = [
-            record.Row(first + i + 1, loss, rate(self.plan, first + i), seconds)
-            for i, loss in enumerate(losses)
+            record.Row(first + i + 1, loss, rate(self.plan, first + i), seconds, tuple(more))
+            for i, (loss, *more) in enumerate(torch.tensor(values).view(figures.shape).tolist())
         ]
         self.course += rows
         if self.trainer.is_global_zero:

@@ -31,7 +31,7 @@ def test_the_output_has_the_size_of_the_input(size, patch):
 
 SWITCHES = {
     "modulation": ("adagn", "add"),
-    "resample": ("conv", "residual"),
+    "resample": ("conv", "residual", "fir"),
     "rescale": (False, True),
     "mid_attention": (False, True),
     "pad": ("both", "after"),
@@ -234,7 +234,7 @@ def test_it_learns():
         ({"attention": (1,), "head_channels": 6, "heads": 5}, "16 channels at 'down.1.0'"),
         ({"token_channels": 4}, "name levels"),
         ({"modulation": "film"}, "adagn, add, got 'film'"),
-        ({"resample": "fir"}, "conv, residual, got 'fir'"),
+        ({"resample": "lanczos"}, "conv, residual, fir, got 'lanczos'"),
         ({"pad": "same"}, "both, after, got 'same'"),
         ({"multipliers": ()}, "needs a level"),
         ({"blocks": 0}, "needs a level and a block"),

@@ -97,8 +97,9 @@ def final(folder):
 def equal(a, b):
     """Whether two states hold the same bits in all their tensors, the optimiser's too."""
     moments = [
-        torch.equal(torch.as_tensor(a.optimizer["state"][i][name]), torch.as_tensor(value))
-        for i, entry in b.optimizer["state"].items()
+        torch.equal(torch.as_tensor(mine["state"][i][name]), torch.as_tensor(value))
+        for mine, other in zip(a.optimizers, b.optimizers, strict=True)
+        for i, entry in other["state"].items()
         for name, value in entry.items()
     ]
     assert len(moments) > 10

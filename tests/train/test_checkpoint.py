@@ -25,7 +25,9 @@ def state(step, **changes):
         "fingerprint": {"train.batch": "4"},
         "model": {"w": torch.arange(5.0) + step},
         "ema": {"w": torch.arange(5.0) - step},
-        "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"betas": (0.9, 0.999)}]},
+        "optimizers": [
+            {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"betas": (0.9, 0.999)}]}
+        ],
         "precision": {},
     }
     return State(**{**given, **changes})
@@ -36,7 +38,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     back = checkpoint.load(path)
     assert (back.step, back.seconds, back.stopped_by) == (12, 1.5, None)
     assert torch.equal(back.model["w"], state(12).model["w"])
-    assert back.optimizer["param_groups"] == [{"betas": (0.9, 0.999)}]
+    assert back.optimizers[0]["param_groups"] == [{"betas": (0.9, 0.999)}]
 
 
 def test_the_last_two_are_kept_and_nothing_else(tmp_path):

@@ -1,0 +1,85 @@
+"""What is looked at in a picture: the scorers' sections."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from anodiff.config.section import NotNegative, Section
+
+Distance = Literal["l1", "l2", "ssim", "ms_ssim", "gradient", "lab", "feature", "latent", "spread"]
+Sampler = Literal["ddim", "ddpm", "heun", "dpmpp_2m"]
+
+
+class OneStep(Section):
+    """The error of the clean estimate after one denoising step at each level."""
+
+    kind: Literal["one_step"] = "one_step"
+    sigmas: tuple[PositiveFloat, ...] = (1.0,)
+    draws: PositiveInt = 1
+    residual: Literal["plain", "channel", "covariance"] = "covariance"
+    floor: PositiveFloat = 0.05
+    latent: Literal["drawn", "fixed"] = "drawn"  # of a family that draws; fixed: one draw for every picture
+    opinion: NotNegative = (
+        0.0  # weight of the discriminator's opinion at the same levels, beside the residual's 1
+    )
+
+
+class PartialNoise(Section):
+    """Noise to a level, restore, compare (AnoDDPM)."""
+
+    kind: Literal["partial_noise"] = "partial_noise"
+    levels: tuple[PositiveFloat, ...] = (0.95,)  # sigma; linear DDPM: t = 249 of 1000 is .95
+    steps: PositiveInt = 10  # from the level down to 0
+    sampler: Sampler = "ddim"
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0  # of ddim
+    variance: Literal["small", "large", "learned"] = (
+        "small"  # of the fresh noise of ddpm, and of ddim with eta
+    )
+    draws: PositiveInt = 1
+    latent: Literal["drawn", "fixed"] = "drawn"  # of a family that draws; fixed: one draw for every picture
+    pull: NotNegative = 0.0  # towards the picture itself at every step (DDAD, arXiv:2305.15956)
+    distances: dict[Distance, PositiveFloat] = Field(default_factory=lambda: {"l1": 1.0})
+    opinion: NotNegative = (
+        0.0  # weight of the discriminator's opinion at the same levels, beside the distances' 1
+    )
+
+
+class Inversion(Section):
+    """DDIM inversion to a level and back, compared with the picture."""
+
+    kind: Literal["inversion"] = "inversion"
+    level: PositiveFloat = 0.95
+    steps: PositiveInt = 10
+    distances: dict[Distance, PositiveFloat] = Field(default_factory=lambda: {"l1": 1.0})
+
+
+class Bound(Section):
+    """Per-position terms of the variational bound below a level (arXiv:2006.11239, equation 5)."""
+
+    kind: Literal["bound"] = "bound"
+    level: PositiveFloat = 1.0
+    steps: PositiveInt = 4  # levels from there down
+    variance: Literal["small", "large", "learned"] = "small"
+
+
+class Flow(Section):
+    """Per-position terms of the probability flow's log-likelihood (arXiv:2011.13456, equation 39)."""
+
+    kind: Literal["flow"] = "flow"
+    low: PositiveFloat = 0.1  # the density is that of pictures with so much noise
+    high: PositiveFloat = 5.0
+    steps: PositiveInt = 6
+    probes: PositiveInt = 1
+
+
+class Opinion(Section):
+    """The discriminator's opinion of the picture's own noisy pairs (a family with one: ddgan)."""
+
+    kind: Literal["opinion"] = "opinion"
+    levels: tuple[PositiveFloat, ...] = (0.95,)  # sigma of the noisier of each pair
+    draws: PositiveInt = 1
+
+
+Score = Annotated[OneStep | PartialNoise | Inversion | Bound | Flow | Opinion, Field(discriminator="kind")]

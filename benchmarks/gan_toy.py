@@ -1,0 +1,202 @@
+"""How many modes a GAN finds with and without a diffusion chain: 25 Gaussians in the plane.
+
+    python benchmarks/gan_toy.py [--levels 1 2 4 8] [--seeds 0 1 2]
+
+The same generator and critic (three hidden layers each), the same steps, rates and penalty; only the length of the
+chain differs, and with one level there is no chain: a GAN from noise. A mode counts as found when at least 20 of 2,500
+samples lie within three deviations of it. Source of the game: arXiv:2112.07804; of the data: arXiv:1712.04086.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import generation
+import matplotlib
+import torch
+from torch import Tensor, nn
+
+from anodiff.cond import Cond
+from anodiff.diffusion.gan import Critic, DDGANDenoiser
+from anodiff.diffusion.guidance import Bind
+from anodiff.diffusion.levels import spaced
+from anodiff.diffusion.sampling import ddim
+from anodiff.diffusion.schedule import table
+from anodiff.noise import PerImageNoise
+from anodiff.train.adversarial import Adversarial, Adversaries
+from anodiff.train.fit import fit
+from anodiff.train.objective import UniformTable
+from anodiff.train.plan import Plan
+from anodiff.train.progress import progress
+
+SIDE, GAP, DEVIATION = 5, 1.0, 0.05
+SCALE = 1 / 1.415  # brings the grid's deviation, sqrt(2) and a little, to 1
+SAMPLES, FOUND = 2500, 20
+
+
+@lru_cache(maxsize=1)
+def centres() -> Tensor:
+    """The means of the modes, [25, 2], before scaling."""
+    line = (torch.arange(SIDE) - (SIDE - 1) / 2) * GAP
+    return torch.cartesian_prod(line, line)
+
+
+class Grid:
+    """An endless supply of points of the mixture, as rows [2, 1, 1]."""
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def item(self, index: int, seed: int) -> Tensor:
+        """A point: its mode is that of `index`, its place within the mode a function of `seed`."""
+        noise = torch.randn(2, generator=torch.Generator().manual_seed(seed))
+        return ((centres()[index % SIDE**2] + DEVIATION * noise) * SCALE)[:, None, None]
+
+
+def _layers(inputs: int, outputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.LeakyReLU(0.2),
+        nn.Linear(width, width), nn.LeakyReLU(0.2),
+        nn.Linear(width, width), nn.LeakyReLU(0.2),
+        nn.Linear(width, outputs),
+    )  # fmt: skip
+
+
+class Plane(nn.Module):
+    """A generator of points: (x_t, t, w) -> x0."""
+
+    def __init__(self, levels: int, latent: int, width: int) -> None:
+        super().__init__()
+        self.time = nn.Embedding(levels, 16)
+        self.layers = _layers(2 + 16 + latent, 2, width)
+
+    def forward(self, x: Tensor, t: Tensor, w: Tensor, cond: Cond | None = None) -> Tensor:
+        """x0, [B, 2, 1, 1]."""
+        seen = torch.cat([x.flatten(1), self.time(t.long()), w], dim=1)
+        return self.layers(seen)[:, :, None, None]
+
+
+class Judge(nn.Module):
+    """A discriminator of pairs of points: (x_{t-1}, x_t, t) -> logit."""
+
+    def __init__(self, levels: int, width: int) -> None:
+        super().__init__()
+        self.time = nn.Embedding(levels, 16)
+        self.layers = _layers(2 + 2 + 16, 1, width)
+
+    def forward(self, x_next: Tensor, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+        """The logits, [B]."""
+        return self.layers(torch.cat([x_next.flatten(1), x.flatten(1), self.time(t.long())], dim=1))[:, 0]
+
+
+def players(levels: int, *, seed: int, latent: int = 4, width: int = 128) -> Adversaries:
+    """An untrained generator and critic on a chain of so many levels."""
+    torch.manual_seed(seed)
+    grid = table("vp", levels)
+    return Adversaries(
+        DDGANDenoiser(Plane(levels, latent, width), grid, latent=latent), Critic(Judge(levels, width), grid)
+    )
+
+
+def trained(
+    levels: int, *, seed: int, steps: int, batch: int = 256, r1: float = 0.05
+) -> tuple[Adversaries, Any]:
+    """The players after the game, and how it ended."""
+    model = players(levels, seed=seed)
+    plan = Plan(
+        steps=steps, batch=batch, learning_rate=1e-3, ema=0.99, clip=None, seed=seed, checkpoint_every=500
+    )
+    game = Adversarial(times=UniformTable(model.levels.table), r1=r1, interval=4)  # type: ignore[arg-type]
+    outcome = fit(model, Grid(), plan, objective=game, progress=progress(f"T={levels} seed {seed}"))
+    return model, outcome
+
+
+def drawn(model: Adversaries, *, count: int = SAMPLES, seed: int = 1) -> Tensor:
+    """Samples of the chain, [count, 2], in the units of the grid."""
+    noise = PerImageNoise(range(seed * 1_000_000, seed * 1_000_000 + count))
+    denoiser = Bind(model.denoiser, Cond(noise=noise))
+    sigmas = spaced(denoiser.levels, None, spacing="all")
+    y = sigmas[0].float() * noise(torch.zeros(count, 2, 1, 1))
+    return ddim(denoiser, y, sigmas, eta=1.0, noise=noise).flatten(1) / SCALE
+
+
+def covered(points: Tensor) -> tuple[int, float]:
+    """How many modes are found, and the share of samples within three deviations of any."""
+    distance, nearest = torch.cdist(points, centres()).min(dim=1)
+    good = distance < 3 * DEVIATION
+    counts = torch.bincount(nearest[good], minlength=SIDE**2)
+    return int((counts >= FOUND).sum()), float(good.float().mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--levels", type=int, nargs="+", default=(1, 2, 4, 8))
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--images", type=Path, help="a folder for the plot")
+    args = parser.parse_args()
+    found: dict[str, Any] = generation.about(
+        seed=args.seeds[0], data="25 Gaussians in the plane", steps=args.steps, samples=SAMPLES, rows=[]
+    )
+    clouds = {}
+    for levels in args.levels:
+        for seed in args.seeds:
+            start = time.perf_counter()
+            model, outcome = trained(levels, seed=seed, steps=args.steps)
+            points = drawn(model)
+            modes, share = covered(points)
+            clouds.setdefault(levels, points)
+            row = {
+                "levels": levels, "seed": seed, "modes": modes, "near a mode": round(share, 3),
+                "seconds": round(time.perf_counter() - start, 1), "alarms": list(outcome.alarms),
+            }  # fmt: skip
+            found["rows"].append(row)
+            print(row, flush=True)
+    generation.write(found, markdown(found), out=args.out, name="gan_toy")
+    if args.images:
+        args.images.mkdir(parents=True, exist_ok=True)
+        plot(clouds, found, args.images / "gan_toy.png")
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Modes found by the length of the chain, a column a seed."""
+    seeds = list(dict.fromkeys(row["seed"] for row in found["rows"]))
+    lines = [
+        f"| T | {' | '.join(f'seed {s}: modes (near one)' for s in seeds)} |",
+        "|---" * (len(seeds) + 1) + "|",
+    ]
+    for levels in dict.fromkeys(row["levels"] for row in found["rows"]):
+        rows = [row for row in found["rows"] if row["levels"] == levels]
+        cells = [f"{row['modes']} ({row['near a mode']:.3f})" for row in rows]
+        lines.append(f"| {levels} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(clouds: dict[int, Tensor], found: dict[str, Any], path: Path) -> None:
+    """The first seed's samples, a panel a length of the chain."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(clouds), figsize=(2.7 * len(clouds), 3.0), layout="constrained", squeeze=False
+    )
+    for cell, (levels, points) in zip(axes[0], clouds.items(), strict=True):
+        modes = next(row["modes"] for row in found["rows"] if row["levels"] == levels)
+        cell.scatter(*centres().T.tolist(), s=60, facecolors="none", edgecolors="#d62728", linewidths=0.8)
+        cell.scatter(*points.T.tolist(), s=1.5, color="#1f77b4", alpha=0.5, linewidths=0)
+        cell.set(xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[], aspect="equal")
+        title = "one step: a GAN" if levels == 1 else f"T = {levels}"
+        cell.set_title(f"{title}, {modes} of {SIDE**2} modes", fontsize=9)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -96,12 +96,14 @@ class Detector:
 
         Raises:
             DataError: no good picture.
-            ConfigError: a false-alarm rate the held-out pictures cannot support.
+            ConfigError: a false-alarm rate the held-out pictures cannot support, or noise levels of the score that the
+                model will not have.
             TrainingError: the loss is not a number.
         """
         from anodiff.fitting import fit
         from anodiff.gather import Gathered, gather, labelled
 
+        compose.check_levels(self.config)
         gathered = good if isinstance(good, Gathered) else gather(good, self.config)
         self.config = labelled(self.config, gathered)
         fitted = fit(
@@ -222,6 +224,7 @@ class Detector:
             "shape": list(learnt.shape),
             "target_fpr": learnt.target_fpr,
             "threshold": self.threshold,
+            **self.costs,
             "provenance": {**learnt.about, **artefact.versions()},
         }
         tensors = {name: value.cpu().contiguous() for name, value in learnt.predictor.state_dict().items()}
@@ -264,6 +267,7 @@ class Detector:
 
         Raises:
             RefusalError: for a scorer that takes no steps.
+            ConfigError: more steps than the model has levels.
         """
         if "steps" not in type(self.config.score).model_fields:
             raise RefusalError(
@@ -272,6 +276,7 @@ class Detector:
         score = self.config.score.model_copy(update={"steps": steps})
         found = copy.copy(self)
         found.config = configuration.parse(self.config.model_copy(update={"score": score}).model_dump())
+        compose.check_levels(found.config)
         learnt = self._fitted()
         predictor = _rebuilt(found.config, learnt, learnt.target_fpr).to(self.device)
         found._learnt = replace(learnt, predictor=predictor, config=found.config)
@@ -309,6 +314,22 @@ class Detector:
         return self.predictor.evaluations
 
     @property
+    def opinions(self) -> int:
+        """Evaluations of the discriminator a picture; 0 for a model that asks none."""
+        return self.predictor.scorer.opinions
+
+    @property
+    def costs(self) -> dict[str, int]:
+        """The evaluations a picture, by the names they have in files."""
+        asked = {"opinions_per_image": self.opinions} if self.opinions else {}
+        return {"evaluations_per_image": self.evaluations, **asked}
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What looked wrong at the end of training, a sentence each; mostly nothing."""
+        return tuple(self._fitted().about.get("alarms", ()))
+
+    @property
     def model_id(self) -> str:
         """Twelve hexadecimal digits that change with any weight or setting."""
         return self._fitted().model_id
@@ -323,7 +344,7 @@ class Detector:
             "threshold": self.threshold,
             **({"thresholds": self.thresholds} if self.thresholds else {}),
             "target_fpr": learnt.target_fpr,
-            "evaluations_per_image": self.evaluations,
+            **self.costs,
             "device": str(self.device),
             "provenance": learnt.about,
             "config": self.config.model_dump(mode="json"),

@@ -11,6 +11,7 @@ import torch
 
 from anodiff.cond import Cond
 from anodiff.detect.predictor import Predictor
+from anodiff.detect.steering import Steering
 from anodiff.detect.walk import Sampler, walk
 from anodiff.diffusion.guidance import Bind
 from anodiff.diffusion.levels import Levels, Spacing, spaced
@@ -71,7 +72,7 @@ def paint(
     """`count` pictures uint8 [h, w, C], one after the other; the options are checked at once, the work comes later.
 
     Picture i is a function of `seed` and i alone, up to the rounding of a batch: it is the same whatever `count` and
-    `batch`.
+    `batch`. A model that draws draws anew at every step, also where its score holds the latent.
 
     Args:
         predictor: with a codec that paints; its `wrap` stands around the denoiser.
@@ -104,7 +105,10 @@ def paint(
     for name, value in (("count", count), ("steps", steps), ("batch", batch)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} should be at least 1, got {value}.")
-    denoiser = (predictor.wrap if guided is None else guided.steering)(predictor.denoiser)
+    wrap = predictor.wrap if guided is None else guided.steering
+    if isinstance(wrap, Steering):
+        wrap = replace(wrap, fixed=False)  # a score may hold the latent; without it a sample would be no draw
+    denoiser = wrap(predictor.denoiser)
     shift = None if guided is None else guided.shift
     if shift is not None and sampler != "ddpm":
         raise ConfigError(

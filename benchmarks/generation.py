@@ -40,16 +40,17 @@ class Patches:
     pictures: list[Tensor]
     labels: list[int]
     classes: tuple[str, ...]
+    side: int = SIDE  # pixels of a crop
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def crop(self, index: int, seed: int) -> Tensor:
-        """A crop [C, SIDE, SIDE] of picture `index`, a function of `seed`."""
+        """A crop [C, side, side] of picture `index`, a function of `seed`."""
         rng = np.random.default_rng(seed)
         picture = self.pictures[index]
-        top, left = (int(rng.integers(0, side - SIDE + 1)) for side in picture.shape[-2:])
-        crop = picture[:, top : top + SIDE, left : left + SIDE]
+        top, left = (int(rng.integers(0, length - self.side + 1)) for length in picture.shape[-2:])
+        crop = picture[:, top : top + self.side, left : left + self.side]
         return crop.flip(-1) if rng.random() < 0.5 else crop
 
     def item(self, index: int, seed: int) -> Tensor:
@@ -57,13 +58,13 @@ class Patches:
         return 2 * self.crop(index, seed) - 1
 
     def drawn(self, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
-        """`count` crops [count, C, SIDE, SIDE] in [0, 1], the pictures in turn, and their classes [count]."""
+        """`count` crops [count, C, side, side] in [0, 1], the pictures in turn, and their classes [count]."""
         turns = [i % len(self) for i in range(count)]
         crops = [self.crop(turn, seed * 1_000_003 + i) for i, turn in enumerate(turns)]
         return torch.stack(crops), torch.tensor([self.labels[turn] for turn in turns])
 
 
-def textures() -> tuple[Patches, Patches]:
+def textures(*, side: int = SIDE) -> tuple[Patches, Patches]:
     """Crops of brick, grass and gravel (photographs of scikit-image, CC0), for training and held out.
 
     Each photograph is halved to 256 x 256 and divided into 16 blocks; every fourth of them, on a diagonal, is held out.
@@ -81,10 +82,10 @@ def textures() -> tuple[Patches, Patches]:
                 block = whole[:, row * BLOCK : (row + 1) * BLOCK, column * BLOCK : (column + 1) * BLOCK]
                 (held if (row + column) % 4 == 0 else train).append((block, label))
     names = tuple(PHOTOGRAPHS)
-    return tuple(Patches([p for p, _ in part], [k for _, k in part], names) for part in (train, held))  # type: ignore[return-value]
+    return tuple(Patches([p for p, _ in part], [k for _, k in part], names, side) for part in (train, held))  # type: ignore[return-value]
 
 
-def folder(path: Path, *, shrink: int = 2) -> tuple[Patches, Patches]:
+def folder(path: Path, *, shrink: int = 2, side: int = SIDE) -> tuple[Patches, Patches]:
     """Crops of the good pictures of a folder or manifest, for training and held out; one class, grey.
 
     A manifest with a column `split_grouped` is divided by it: no part is on both sides.
@@ -95,14 +96,14 @@ def folder(path: Path, *, shrink: int = 2) -> tuple[Patches, Patches]:
     good = table[table["label"] == 0]
 
     def part(name: str) -> Patches:
-        pictures = [_shrunk(read(file), shrink) for file in good[good["split"] == name]["image"]]
-        return Patches(pictures, [0] * len(pictures), (path.name,))
+        pictures = [_shrunk(read(file), shrink, side) for file in good[good["split"] == name]["image"]]
+        return Patches(pictures, [0] * len(pictures), (path.name,), side)
 
     return part("train"), part("test")
 
 
-def _shrunk(array: np.ndarray, shrink: int) -> Tensor:
-    shape = (max(SIDE, array.shape[0] // shrink), max(SIDE, array.shape[1] // shrink))
+def _shrunk(array: np.ndarray, shrink: int, side: int) -> Tensor:
+    shape = (max(side, array.shape[0] // shrink), max(side, array.shape[1] // shrink))
     return prepare(array, shape=shape, channels=1)
 
 
@@ -158,6 +159,8 @@ def trained(
     outcome = fit(model, data, plan, objective=objective, labels=labels)
     tail = outcome.losses[-100:]
     found = {"steps": outcome.steps, "seconds": round(outcome.seconds, 1), "loss": sum(tail) / len(tail)}
+    if outcome.alarms:
+        found["alarms"] = list(outcome.alarms)
     if keep is not None:
         keep.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"about": about, "state": model.state_dict(), "outcome": found}, keep)

@@ -155,7 +155,7 @@ def along(fitted: Detector, way: dict[str, Any], table: pd.DataFrame, *, every: 
     config = parse(values)
     target_fpr = fitted.info["target_fpr"]
     predictor = compose.predictor(config, target_fpr=target_fpr, shape=fitted.shape, weights="auto")
-    for part in ("denoiser", "classifier", "labeller"):
+    for part in ("codec", "denoiser", "classifier", "labeller", "critic"):
         mine, theirs = getattr(predictor, part), getattr(fitted.predictor, part)
         if mine is not None:
             mine.load_state_dict(theirs.state_dict())
@@ -211,6 +211,20 @@ def judge(name: str, make: Any, table: pd.DataFrame, args: argparse.Namespace) -
     start = time.perf_counter()
     detector = make()
     ready = time.perf_counter()
+    found = measured(detector, table, seed=args.seed)
+    about = {
+        "route": name, "seed": args.seed, "steps": detector.config.train.steps, "device": str(detector.device),
+        "learn_seconds": round(ready - start, 1),
+        "anodiff": __version__, "torch": torch.__version__, "platform": platform.platform(),
+        "command": f"python benchmarks/guided_detection.py --data DATA -o OUT --seed {args.seed} --steps {args.steps}",
+    }  # fmt: skip
+    file.write_text(json.dumps(about | found, indent=1) + "\n")
+    shown = ", ".join(f"{key} {value['image_auroc']['value']:.3f}" for key, value in found["sets"].items())
+    print(f"{name}: {shown}; {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def measured(detector: Detector, table: pd.DataFrame, *, seed: int) -> dict[str, Any]:
+    """Metrics of the test pictures of every category by itself, with what a picture costs."""
     found: dict[str, Any] = {}
     ms: list[float] = []
     alarms = [0, 0]
@@ -226,17 +240,14 @@ def judge(name: str, make: Any, table: pd.DataFrame, args: argparse.Namespace) -
             if not row["label"]:
                 alarms[0] += bool(result.is_anomalous)
                 alarms[1] += 1
-        found[category] = {key: vars(value) for key, value in evaluation.metrics(seed=args.seed).items()}
-    about = {
-        "route": name, "evaluations_per_image": detector.evaluations, "ms_p50": round(float(np.median(ms)), 2),
-        "false_alarm_rate": alarms[0] / alarms[1], "target_fpr": detector.info["target_fpr"], "seed": args.seed,
-        "steps": detector.config.train.steps, "device": str(detector.device), "learn_seconds": round(ready - start, 1),
-        "anodiff": __version__, "torch": torch.__version__, "platform": platform.platform(),
-        "command": f"python benchmarks/guided_detection.py --data DATA -o OUT --seed {args.seed} --steps {args.steps}",
-    }  # fmt: skip
-    file.write_text(json.dumps(about | {"sets": found}, indent=1) + "\n")
-    shown = ", ".join(f"{key} {value['image_auroc']['value']:.3f}" for key, value in found.items())
-    print(f"{name}: {shown}; {time.perf_counter() - start:.0f} s", flush=True)
+        found[category] = {key: vars(value) for key, value in evaluation.metrics(seed=seed).items()}
+    return {
+        "evaluations_per_image": detector.evaluations,
+        "ms_p50": round(float(np.median(ms)), 2),
+        "false_alarm_rate": alarms[0] / alarms[1],
+        "target_fpr": detector.info["target_fpr"],
+        "sets": found,
+    }
 
 
 def write_table(folder: Path) -> None:

@@ -168,6 +168,45 @@ def test_what_has_no_meaning_is_refused_with_a_sentence(detector, tmp_path: Path
         anodiff.load(tmp_path / "none.anodiff")
 
 
+def test_levels_the_model_would_not_have_are_told_before_a_picture_is_read(detector, tmp_path: Path) -> None:
+    for words, told in (
+        (
+            ["score.sigmas=[0.1]"],
+            "score.sigmas: 0.1 is no noise level of this model, which has those from 0.2 to 5",
+        ),
+        (
+            ["score={kind: partial_noise, levels: [9], distances: {latent: 1.0}}"],
+            "score.levels: 9 is no noise level",
+        ),
+    ):
+        wrong = anodiff.Detector(config=load(preset="tiny", overrides=[*SMALL, *words]), device="cpu")
+        with pytest.raises(ConfigError, match=told):
+            wrong.fit(tmp_path / "not there")
+    with pytest.raises(DataError):
+        anodiff.Detector(config=detector.config, device="cpu").fit(tmp_path / "not there")
+
+
+def test_a_model_without_a_discriminator_tells_of_none(detector, tmp_path: Path) -> None:
+    again = anodiff.load(detector.save(tmp_path / "m.anodiff"), device="cpu")
+    for one in (detector, again):
+        assert (one.evaluations, one.opinions, one.alarms) == (1, 0, ())
+        assert one.costs == {"evaluations_per_image": 1}
+        assert "opinions_per_image" not in one.info
+        assert "alarms" not in one.info["provenance"]
+
+
+def test_alarms_are_kept_with_the_model(detector, tmp_path: Path) -> None:
+    """What a game that went wrong says of itself is fitted in the tests of the command; here it is kept and read."""
+    about = {**detector.info["provenance"], "alarms": ["it draws one thing only"]}
+    found = anodiff.Detector(config=detector.config, device="cpu").adopt(
+        detector.predictor, shape=detector.shape, target_fpr=0.1, about=about
+    )
+    again = anodiff.load(found.save(tmp_path / "m.anodiff"), device="cpu")
+    assert found.alarms == again.alarms == ("it draws one thing only",)
+    again.calibrate([np.zeros((64, 64), np.uint8)] * 9, target_fpr=0.2)
+    assert again.alarms == found.alarms
+
+
 def test_warmup_and_an_empty_list(detector) -> None:
     assert detector.warmup((64, 80, 3)) is detector
     assert detector.predict([]) == []

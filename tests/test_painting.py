@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,8 +22,10 @@ from anodiff.diffusion.guidance import Autoguide, Guide
 from anodiff.diffusion.levels import Levels, level
 from anodiff.diffusion.schedule import table
 from anodiff.errors import ConfigError, RefusalError
+from anodiff.guiding import Guiding, guiding
 from anodiff.nets.generator import Generator
 from anodiff.nets.unet import UNet
+from anodiff.noise import PerImageNoise
 from anodiff.painting import STEPS, paint, usual_eta, usual_steps
 
 SMALL = (
@@ -256,7 +259,7 @@ def generator(untrained: Predictor) -> Iterator[Predictor]:
     torch.manual_seed(0)
     net = UNet(in_channels=1, out_channels=1, width=8, multipliers=(1,), blocks=1, groups=4)
     untrained.denoiser = DDGANDenoiser(
-        Generator(net, latent=8, layers=2, hidden=16, bounded=True), table("vp", 4), latent=8
+        Generator(net, latent=8, layers=2, hidden=16, limit=1.0), table("vp", 4), latent=8
     )
     yield untrained
     untrained.denoiser, untrained.wrap = before, wrap
@@ -271,8 +274,28 @@ def test_a_generators_pictures_are_their_own_and_fewer_steps_or_less_noise_are_o
     assert min(np.abs(three[i] - five[j]).max() for i in range(3) for j in range(5) if i != j) > 10
     for options in ({"steps": 1}, {"steps": 2}, {"eta": 0.0}, {"eta": 0.5}):
         assert np.abs(three - painted(generator, **{"steps": None, **options})).max() > 10
-    generator.wrap = Steering(clamp=True, fixed=True)
-    assert np.abs(three - painted(generator, steps=None)).max() > 10
+
+
+def test_samples_are_draws_also_where_the_score_holds_the_latent(generator: Predictor) -> None:
+    plain = Steering(clamp=True)
+    held = replace(plain, fixed=True)
+    generator.wrap = plain
+    drawn = painted(generator, steps=None)
+    generator.wrap = held
+    assert np.array_equal(drawn, painted(generator, steps=None))
+    assert np.array_equal(drawn, painted(generator, steps=None, guided=guiding(generator, ())))
+    assert np.array_equal(drawn, painted(generator, steps=None, guided=Guiding(held)))
+    away = replace(held, weaker=copy.deepcopy(generator.denoiser), auto=2.0)
+    assert np.array_equal(
+        drawn, painted(generator, steps=None, guided=Guiding(away))
+    )  # of itself: one draw in both
+    assert generator.wrap == held  # scores still hold it
+    y, seeds = torch.ones(2, 1, 16, 16), [1, 2]
+    with torch.no_grad():
+        one, two = held(generator.denoiser)(y, torch.tensor(3.413), Cond(noise=PerImageNoise(seeds)))
+        assert torch.equal(one, two)
+        one, two = plain(generator.denoiser)(y, torch.tensor(3.413), Cond(noise=PerImageNoise(seeds)))
+        assert not torch.equal(one, two)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from anodiff import artefact
 from anodiff.cli import case, console, exit
+from anodiff.cli.cost import spoken
 from anodiff.cli.gate import gate
 from anodiff.cli.predictions import Table, cells, milliseconds, opened, shown
 from anodiff.cli.tested import Tested, checked, rows_to_test
@@ -39,8 +40,8 @@ TRUTH = ("truth", "defect", "category")
 
 LEFT_OUT = "The model was fitted on this picture; it is left out."
 
-FACTS = ("threshold", "evaluations_per_image", "ms_p50", "ms_p99", "failed", "leaked")
-"""Numbers of metrics.json beside the metrics that gates may name too."""
+FACTS = ("threshold", "evaluations_per_image", "opinions_per_image", "ms_p50", "ms_p99", "failed", "leaked")
+"""Numbers of metrics.json beside the metrics that gates may name too; one that is not there is 0."""
 
 
 def add(verbs: Verbs) -> None:
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         "model_id": detector.model_id,
         "threshold": detector.threshold,
         **({"thresholds": detector.thresholds} if detector.thresholds else {}),
-        "evaluations_per_image": detector.evaluations,
+        **detector.costs,
         **_times(found.ms),
         "device": str(detector.device),
         "failed": found.evaluation.failures,
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(metrics, facts, out)
     values = {name: interval.value for name, interval in metrics.items()} | {
-        name: facts[name] for name in FACTS
+        name: facts.get(name, 0) for name in FACTS
     }
     missed = [sentence for rule in gates if (sentence := rule.missed(values)) is not None]
     if missed:
@@ -227,6 +228,7 @@ def _write(
         "threshold": detector.threshold,
         "settings": detector.config.model_dump(mode="json"),
         "environment": environment(device=str(detector.device)),
+        **({"alarms": list(detector.alarms)} if detector.alarms else {}),
     }
     write_text(out / "run.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     cases = _cases(detector, pick_cases(predictions, count=args.cases), found.files)
@@ -307,5 +309,7 @@ def _print(metrics: dict[str, Interval], facts: dict[str, Any], out: Path) -> No
     pace = (
         "" if facts["ms_p50"] is None else f", {facts['ms_p50']:.1f} ms a picture (p99 {facts['ms_p99']:.1f})"
     )
-    console.result(f"model {facts['model_id']}, threshold {facts['threshold']:.6g}{pace}")
+    asked = facts.get("opinions_per_image", 0)
+    cost = f", {spoken(facts['evaluations_per_image'], asked)}" if asked else ""
+    console.result(f"model {facts['model_id']}, threshold {facts['threshold']:.6g}{cost}{pace}")
     console.result(f"{out / 'report.html'}")

@@ -84,6 +84,10 @@ def add(verbs: Verbs) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fit a model and write the run folder."""
     config = _configuration(args)
+
+    from anodiff.compose import check_levels
+
+    check_levels(config)  # before a folder is made or a picture read
     folder = Run(Path(args.out)).create()
 
     from anodiff.config import dump
@@ -125,9 +129,10 @@ def run(args: argparse.Namespace) -> int:
         "model": str(folder.model),
         "model_id": detector.model_id,
         "threshold": detector.threshold,
-        "evaluations_per_image": detector.evaluations,
+        **detector.costs,
         "trained_on": train,
         "held_out": held,
+        **({"alarms": list(detector.alarms)} if detector.alarms else {}),
     }
     if args.json:
         console.as_json(outcome)
@@ -136,6 +141,8 @@ def run(args: argparse.Namespace) -> int:
             f"{folder.model}  (model {detector.model_id}, threshold {detector.threshold:.6g}, trained on {train} "
             f"pictures, held out {held})"
         )
+    for alarm in detector.alarms:
+        console.warning(alarm)
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from anodiff.cli import console
+from anodiff.cli.cost import spoken
 from anodiff.cli.verbs import Verbs
 
 
@@ -26,8 +27,15 @@ def run(args: argparse.Namespace) -> int:
     whole = {"model_id": artefact.model_id(about), **about}
     if args.json:
         console.as_json(whole)
-    else:
-        console.table(("", ""), flat(whole))
+        return 0
+    opinions = whole.pop("opinions_per_image", 0)
+    if opinions:
+        whole["evaluations_per_image"] = spoken(whole["evaluations_per_image"], opinions)
+    provenance = dict(whole.get("provenance", {}))
+    alarms = provenance.pop("alarms", ())
+    console.table(("", ""), flat({**whole, "provenance": provenance}))
+    for alarm in alarms:
+        console.result(f"warning: {alarm}")
     return 0
 
 

@@ -79,6 +79,7 @@ def read(folder: Path, *, title: str | None = None) -> Report:
         cases=case.load(folder / "cases"),
         settings=about.get("settings", {}),
         environment=about.get("environment", {}),
+        alarms=about.get("alarms", ()),
         facts=facts,
     )
 

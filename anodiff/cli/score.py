@@ -185,7 +185,7 @@ def _about(args: argparse.Namespace, detector: Detector, named: Inputs, tally: T
         "anomalous": tally.anomalous,
         "failed": tally.failed,
         "seconds": round(tally.seconds, 3),
-        "evaluations_per_image": detector.evaluations,
+        **detector.costs,
         "batch": args.batch,
         "settings": detector.config.model_dump(mode="json"),
         "environment": environment(device=str(detector.device)),

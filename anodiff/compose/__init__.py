@@ -1,6 +1,7 @@
 """From a configuration to objects: the one place that knows both sides."""
 
 from anodiff.compose.detection import predictor, scorer, steering
+from anodiff.compose.levels import check_levels
 from anodiff.compose.model import LEARNT, classifier, codec, denoiser, labeller, multiple
 from anodiff.compose.training import (
     augmentation,
@@ -12,6 +13,6 @@ from anodiff.compose.training import (
 )
 
 __all__ = [
-    "LEARNT", "augmentation", "classifier", "classifier_objective", "classifier_plan", "codec", "denoiser", "labeller",
-    "multiple", "noise", "objective", "plan", "predictor", "scorer", "steering",
+    "LEARNT", "augmentation", "check_levels", "classifier", "classifier_objective", "classifier_plan", "codec",
+    "denoiser", "labeller", "multiple", "noise", "objective", "plan", "predictor", "scorer", "steering",
 ]  # fmt: skip

@@ -83,17 +83,26 @@ def denoiser(config: RunConfig, channels: int) -> Family:
             patch=net.patch,
         )
 
-    match family:
+    def body() -> nn.Module:
+        match family:
+            case schema.DDGANFamily(latent=latent, mapping=layers):
+                limit = 1 / family.std if bounded else None  # pixels end at -1 and 1
+                return Generator(unet(), latent=latent, layers=layers, limit=limit)
+        return unet()
+
+    return of_family(config, _seeded(config, body))
+
+
+def of_family(config: RunConfig, net: nn.Module) -> Family:
+    """The denoiser that reads what `net` says as the family of `config` does."""
+    match config.family:
         case schema.KarrasFamily(std=std, low=low, high=high):
-            return KarrasDenoiser(_seeded(config, unet), std=std, low=low, high=high)
-        case schema.DiscreteFamily(kind=kind):
+            return KarrasDenoiser(net, std=std, low=low, high=high)
+        case schema.DDGANFamily(latent=latent, std=std):
+            return DDGANDenoiser(net, chain(config.family), latent=latent, std=std)
+        case schema.DiscreteFamily(kind=kind, schedule=schedule, variance=variance):
             made = {"eps": EpsDenoiser, "v": VDenoiser, "x0": X0Denoiser}[kind]
-            return made(_seeded(config, unet), levels_table(family.schedule), learned_variance=learned)
-        case schema.DDGANFamily(latent=latent, mapping=layers):
-            generator = _seeded(
-                config, lambda: Generator(unet(), latent=latent, layers=layers, bounded=bounded)
-            )
-            return DDGANDenoiser(generator, levels_table(family.schedule), latent=latent)
+            return made(net, levels_table(schedule), learned_variance=variance == "learned")
 
 
 def critic(config: RunConfig, channels: int) -> Critic | None:
@@ -113,7 +122,7 @@ def critic(config: RunConfig, channels: int) -> Critic | None:
             spread=net.spread,
         ),
     )
-    return Critic(made, levels_table(config.family.schedule))
+    return Critic(made, chain(config.family), std=config.family.std)
 
 
 def classifier(
@@ -155,6 +164,11 @@ def labeller(config: RunConfig, *, weights: str | None = None) -> Labeller | Non
 def source(weights: str) -> str:
     """Where a backbone's weights come from: `random` where they are loaded with the model."""
     return "random" if weights == LEARNT else weights
+
+
+def chain(family: schema.DDGANFamily) -> Tensor:
+    """The few levels of a generator's chain, [T] ascending float64: those of unit data, times the data's deviation."""
+    return family.std * levels_table(family.schedule)
 
 
 def levels_table(config: schema.Schedule) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from anodiff.compose.model import levels_table
+from anodiff.compose.model import chain, levels_table
 from anodiff.config import RunConfig, schema
 from anodiff.data.augment import Augmentation
 from anodiff.diffusion.levels import karras
@@ -139,6 +139,8 @@ def _times(config: RunConfig) -> Times:
             return LogNormal(first, second, low=family.low, high=family.high)
         case "second_moment" if isinstance(family, schema.DiscreteFamily):
             return LossSecondMoment(levels_table(family.schedule), bins=min(family.schedule.steps, 50))
+        case "table" if isinstance(family, schema.DDGANFamily):
+            return UniformTable(chain(family))
         case "table":
             ladder = isinstance(family, schema.KarrasFamily)
             return UniformTable(

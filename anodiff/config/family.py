@@ -8,15 +8,22 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from anodiff.config.section import NotNegative, Section
 
+ScheduleName = Literal["linear", "quadratic", "cosine", "sigmoid", "scaled_linear", "scaled_linear_ldm", "vp"]
+
 
 class Schedule(Section):
     """A table of noise levels."""
 
-    name: Literal["linear", "quadratic", "cosine", "sigmoid", "scaled_linear", "scaled_linear_ldm", "vp"] = (
-        "linear"
-    )
+    name: ScheduleName = "linear"
     steps: Annotated[int, Field(ge=2)] = 1000  # levels of the table
     zero_terminal_snr: bool = False
+
+
+class Chain(Schedule):
+    """The few levels of a chain that draws; what is left out is the paper's, not a long table's."""
+
+    name: ScheduleName = "vp"
+    steps: Annotated[int, Field(ge=2)] = 4  # levels of the chain
 
 
 class DiscreteFamily(Section):
@@ -58,7 +65,10 @@ class DDGANFamily(Section):
     """A generator that draws x0 in a few large steps, against a discriminator (DDGAN, arXiv:2112.07804)."""
 
     kind: Literal["ddgan"] = "ddgan"
-    schedule: Schedule = Schedule(name="vp", steps=4)  # steps: levels of the chain, 4 in the paper
+    schedule: Chain = Chain()
+    std: PositiveFloat = (
+        1.0  # deviation of the data in codec space; the chain's levels are so many times higher
+    )
     latent: PositiveInt = 64  # length of the generator's own noise
     mapping: PositiveInt = 4  # layers of the network it passes first
     critic: CriticNet = CriticNet()  # the discriminator

@@ -231,7 +231,7 @@ class RunConfig(Section):
                 f"{', '.join(self.labels.classes)}",
             ),
         )
-        for broken, sentence in (*rules, *self._drawing()):
+        for broken, sentence in (*self._drawing(), *rules):
             if broken:
                 raise ValueError(sentence)
         return self

@@ -35,6 +35,11 @@ class ScorerByLabel(Scorer):
         """Those of one scorer: a picture has one label."""
         return self.scorers[0].evaluations
 
+    @property
+    def opinions(self) -> int:
+        """Those of one scorer, likewise."""
+        return self.scorers[0].opinions
+
     def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
         """What the first scorer observes, which depends on nothing learnt, and the label."""
         if cond.label is None:

@@ -51,9 +51,10 @@ def pair(
 class _Chain(nn.Module):
     """A network and the few levels of its chain."""
 
-    def __init__(self, net: Callable[..., Tensor], table: Tensor) -> None:
+    def __init__(self, net: Callable[..., Tensor], table: Tensor, *, std: float = 1.0) -> None:
         super().__init__()
         self.net = net
+        self.std = std
         self.table = table  # a plain attribute, as in the other families: it keeps its digits and its place
 
     def sigma_next(self, sigma: Tensor) -> Tensor:
@@ -71,20 +72,28 @@ class _Chain(nn.Module):
         """The fields of `Cond` its network reads; None where it does not say."""
         return reads(self.net)
 
+    def seen(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """What the network is shown of `y` at `sigma`, [B, C, h, w]: variance 1 at every level."""
+        return to_unit(y / self.std, sigma / self.std)
+
 
 class DDGANDenoiser(_Chain):
-    """A draw of x0 from p(x0 | y) by a generator, `x0 = G(x_t, t, w)` with `w ~ N(0, 1)`.
+    """A draw of x0 from p(x0 | y) by a generator, `x0 = std G(x_t, t, w)` with `w ~ N(0, 1)`.
+
+    The network sees `x_t = y / sqrt(std^2 + sigma^2)`. The lowest level of so short a chain is about the deviation of
+    the data, when that is 1; data of another one take a table as many times higher, or the lowest level drowns them.
 
     Args:
         net: the generator, `(x_t, t, w, cond) -> x0`.
         table: [T] ascending float64 sigmas on the CPU, T small.
         latent: D, the length of w.
+        std: deviation of the data.
 
     Source: arXiv:2112.07804 section 3.2.
     """
 
-    def __init__(self, net: Drawing, table: Tensor, *, latent: int) -> None:
-        super().__init__(net, table)
+    def __init__(self, net: Drawing, table: Tensor, *, latent: int, std: float = 1.0) -> None:
+        super().__init__(net, table, std=std)
         self.latent = latent
 
     def forward(self, y: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
@@ -105,7 +114,7 @@ class DDGANDenoiser(_Chain):
             )
         sigma = level(sigma)
         w = cond.noise(y.new_empty(y.shape[0], self.latent))  # [B, D]
-        return self.net(to_unit(y, sigma), clock(self.levels, sigma, y), w, cond)
+        return self.std * self.net(self.seen(y, sigma), clock(self.levels, sigma, y), w, cond)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +145,12 @@ class FixedLatent:
 class Critic(_Chain):
     """How real a pair of neighbours looks: the discriminator D(x_{t-1}, x_t, t) in noise-level coordinates.
 
-    The network sees both members over their own signal scale, and the index of the upper one.
+    The network sees both members as the generator would, and the index of the upper one.
 
     Args:
         net: the discriminator, `(x_{t-1}, x_t, t, cond) -> logit [B]`, with `places` of the same arguments.
         table: [T] ascending float64 sigmas on the CPU, those of the generator.
+        std: deviation of the data, as the generator's.
 
     Source: arXiv:2112.07804 eq. 5.
     """
@@ -166,7 +176,7 @@ class Critic(_Chain):
     def _seen(self, y_next: Tensor, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sigma = level(sigma)
         return (
-            to_unit(y_next, self.sigma_next(sigma)),
-            to_unit(y, sigma),
+            self.seen(y_next, self.sigma_next(sigma)),
+            self.seen(y, sigma),
             clock(self.levels, sigma, y),
         )

@@ -142,8 +142,10 @@ def spaced(
     elif steps is None or steps < 1:
         raise ConfigError(f"spacing {spacing!r} needs steps >= 1, got {steps}")
     elif steps > count and (spacing != "karras" or count == 1):
+        there = "1 noise level lies" if count == 1 else f"{count} noise levels lie"
+        top = float(rungs[-1])
         raise ConfigError(
-            f"steps={steps}, but only {count} noise levels lie up to the start; use at most {count}"
+            f"steps={steps}, but only {there} up to the start, sigma {top:.4g}; use at most {count}"
         )
     elif spacing == "karras":
         if levels.draws:

@@ -70,12 +70,12 @@ class BareBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """`D(x_{t-1}, x_t, t)`: residual blocks without norms, the spread of the batch, and a mean over places.
+    """`D(x_{t-1}, x_t, t)`: residual blocks without norms, the spread of the batch, and a sum over places.
 
     Both neighbours are concatenated and enter through a 1 x 1 convolution; the first block of each further level
     halves the size, so that level `i` has `round(width * multipliers[i])` channels at `1 / (patch * 2^i)`. The end is
-    `logit = sum_p (a . leaky(conv([h, spread]))_p + b) / P` over the P places p of the last map: a mean and not a
-    sum, so that a logit does not grow with the picture. Any height and width.
+    `logit = sum_p (a . leaky(conv([h, spread]))_p + b)` over the places p of the last map, as in the paper: a mean
+    would be so flat that the generator outruns it. Any height and width.
 
     In evaluation a row depends on nothing but itself, see `Spread`.
     Source: Xiao, Kreis & Vahdat, arXiv:2112.07804, section 4 and the appendix's network structure.
@@ -160,7 +160,7 @@ class Discriminator(nn.Module):
     def places(self, x_next: Tensor, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
         """Each place's share of the logit, `[B, 1, ceil(H / stride), ceil(W / stride)]`; they add up to it.
 
-        A place's own opinion is its share times the number of places. Arguments and errors as of `forward`.
+        Arguments and errors as of `forward`.
         """
         b = x.shape[0]
         h = self.stem(folded(self._pair(x_next, x), self.patch))  # [B, c, ceil(H / patch), ceil(W / patch)]
@@ -172,8 +172,7 @@ class Discriminator(nn.Module):
         for i, block in enumerate(self.down):
             smaller = i > 0 and i % self.each == 0
             h = block(h, embed, halved((h.shape[-2], h.shape[-1])) if smaller else None)
-        h = self.out(leaky(self.last(self.spread(h))))  # [B, 1, h, w]
-        return h / (h.shape[-2] * h.shape[-1])
+        return self.out(leaky(self.last(self.spread(h))))  # [B, 1, h, w]
 
     def _pair(self, x_next: Tensor, x: Tensor) -> Tensor:
         for name, value in (("x_next", x_next), ("x", x)):

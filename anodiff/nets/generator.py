@@ -47,7 +47,7 @@ class MappingNetwork(nn.Module):
 class Generator(nn.Module):
     """`G(x_t, t, w) -> x0`: a U-Net whose adaptive norms follow a latent `w` beside time and label.
 
-    `x0 = unet(x, t, cond, style=mapping(w))`, through tanh where bounded. A denoiser's U-Net starts at zero, which a
+    `x0 = unet(x, t, cond, style=mapping(w))`, bounded by tanh if limited. A denoiser's U-Net starts at zero, which a
     game has no use for: all fakes are alike, whatever the latent, and the zeros that its blocks end in keep the
     latent from the output altogether. So the output convolution and the second convolution of each block start at
     random instead, with PyTorch's own draw, wherever the U-Net that is handed in has them at zero still; one that
@@ -56,7 +56,7 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, unet: UNet, *, latent: int, layers: int = 4, hidden: int = 256, bounded: bool = False
+        self, unet: UNet, *, latent: int, layers: int = 4, hidden: int = 256, limit: float | None = None
     ) -> None:
         """Build the mapping network, and draw what the U-Net has at zero.
 
@@ -65,7 +65,7 @@ class Generator(nn.Module):
             latent: Length of `w`.
             layers: Linear layers from the latent to the style.
             hidden: Their length between the first and the last.
-            bounded: Whether the output goes through tanh: pixels in [-1, 1], not features.
+            limit: What the output stays within on either side, `limit tanh(x / limit)`; None: anything.
 
         Raises:
             ConfigError: a number is below 1.
@@ -78,7 +78,7 @@ class Generator(nn.Module):
             )
         self.unet = unet
         self.latent = latent
-        self.bounded = bounded
+        self.limit = limit
         self.mapping = MappingNetwork(latent, unet.embed, layers=layers, hidden=hidden)
         for conv in (unet.last, *(block.last for block in unet.modules() if isinstance(block, ResBlock))):
             if not conv.weight.any():
@@ -105,7 +105,7 @@ class Generator(nn.Module):
         return self.unet.patch
 
     def forward(self, x: Tensor, t: Tensor, w: Tensor, cond: Cond | None = None) -> Tensor:
-        """A clean tensor `[B, out_channels, H, W]`, in [-1, 1] where bounded.
+        """A clean tensor `[B, out_channels, H, W]`, within its limit.
 
         Args:
             x: `[B, in_channels, H, W]`, noisy.
@@ -122,4 +122,4 @@ class Generator(nn.Module):
                 "draw one row of the generator's length for each row of x"
             )
         x0 = self.unet(x, t, cond, style=self.mapping(w.to(x.dtype)))
-        return x0.tanh() if self.bounded else x0
+        return x0 if self.limit is None else self.limit * (x0 / self.limit).tanh()

@@ -58,7 +58,8 @@ class Report:
         cases: Pictures to show.
         settings: The configuration, plain values.
         environment: Versions, commit, command and so on.
-        facts: Device, seed, evaluations_per_image, ms_p50, ms_p99 and so on.
+        facts: Device, seed, evaluations_per_image, opinions_per_image, ms_p50, ms_p99 and so on.
+        alarms: What looked wrong when the model was trained, a sentence each.
     """
 
     title: str
@@ -70,6 +71,7 @@ class Report:
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    alarms: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)

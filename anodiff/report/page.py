@@ -40,9 +40,13 @@ ERRORS = 50  # failed pictures listed by name
 
 FACT_TITLES = {
     "evaluations_per_image": "network evaluations a picture",
+    "opinions_per_image": "discriminator evaluations a picture",
     "ms_p50": "ms a picture, median",
     "ms_p99": "ms a picture, 99 %",
 }
+
+BESIDE_OPINIONS = {"evaluations_per_image": "generator evaluations a picture"}
+"""In place of those, for a model that asks its discriminator too."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class View:
     anchor: str
     title: str
     verdict: str
+    alarms: tuple[str, ...]
     tiles: tuple[tuple[str, str], ...]
     metrics: Markup | None
     kinds: Markup | None
@@ -196,6 +201,7 @@ def _view(report: Report, *, anchor: str, side: int, most: int | None) -> View:
         anchor=anchor,
         title=report.title,
         verdict=verdict(report),
+        alarms=tuple(report.alarms),
         tiles=tuple(_tiles(report)),
         metrics=html(metric_table(report.metrics)) if report.metrics else None,
         kinds=html(kinds) if kinds.rows else None,
@@ -220,7 +226,8 @@ def _tiles(report: Report) -> Iterator[tuple[str, str]]:
     if point is not None:
         yield "defective found", percent(point[1])
         yield "good rejected", percent(point[0])
-    for name, title in FACT_TITLES.items():
+    titles = FACT_TITLES | (BESIDE_OPINIONS if report.facts.get("opinions_per_image") else {})
+    for name, title in titles.items():
         if report.facts.get(name) is not None:
             value = report.facts[name]
             yield title, quantity(value) if isinstance(value, float) else cell(value)

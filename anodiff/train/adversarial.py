@@ -7,6 +7,7 @@ Source: Xiao, Kreis & Vahdat, arXiv:2112.07804 section 3.1 and appendix C.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -109,9 +110,10 @@ class Adversarial:
         told = {"real": real.detach().sigmoid().mean(), "fake": false.detach().sigmoid().mean()}
         if penalised:
             (slope,) = torch.autograd.grad(real.sum(), y_next, create_graph=True)
-            # By x_{t-1} = y_{t-1} / sqrt(1 + sigma^2), in which one unit is so much longer.
-            stretch = 1 + level(turn.sigma_next).square()
-            square = slope.float().square().flatten(1).sum(1)  # [B]
+            # By x_{t-1} = y_{t-1} / sqrt(std^2 + sigma^2), in which one unit is so much longer.
+            stretch = model.critic.std**2 + level(turn.sigma_next).square()
+            wide = slope.to(torch.promote_types(slope.dtype, torch.float32))
+            square = wide.square().flatten(1).sum(1)  # [B]
             penalty = (column(stretch, square) * square).mean()
             loss = loss + self.interval * self.r1 / 2 * penalty
             told["r1"] = penalty.detach()
@@ -125,7 +127,7 @@ class Adversarial:
         """Nothing, when the game can be played.
 
         Raises:
-            RefusalError: the model is not a pair of players, or is to be trained in a precision the game is not in.
+            RefusalError: the model is not a pair of players, or the precision or the noise is not the game's.
             ConfigError: a number out of its range.
         """
         if not isinstance(model, Adversaries):
@@ -137,10 +139,15 @@ class Adversarial:
                 "the gradient penalty of a critic leaves the range of float16; train with precision 32-true or "
                 "bf16-mixed"
             )
+        if self.draw is not gaussian:
+            raise RefusalError(
+                "the steps back of the adversarial loss and the generator's latent are Gaussian; leave draw out"
+            )
         for name, holds, wanted in (
-            ("r1", self.r1 >= 0, "0 or above"),
+            ("r1", 0 <= self.r1 < math.inf, "0 or above"),
             ("interval", self.interval >= 1, "at least 1"),
-            ("critic_rate", self.critic_rate > 0, "above 0"),
+            ("critic_rate", 0 < self.critic_rate < math.inf, "above 0"),
+            ("momentum", all(0 <= beta < 1 for beta in self.momentum), "two numbers from 0 to below 1"),
         ):
             if not holds:
                 raise ConfigError(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from anodiff.cond import Cond
 from anodiff.noise import PerImageNoise
+from anodiff.train import record
 from anodiff.train.adversarial import FIGURES, Adversarial, Adversaries, diversity
 from anodiff.train.collapse import WINDOW, alarms
 from anodiff.train.plan import rate
@@ -23,7 +24,9 @@ class Duel(Training):
     """A generator and its critic: the critic learns from a batch first, then the generator.
 
     `loss` in the record is the generator's. The noise of a step is drawn from the rows' own seeds in a fixed order,
-    so that a resumed run meets the same pairs and latents.
+    so that a resumed run meets the same pairs and latents. A critic that compares rows (`Spread`) compares those of
+    its own device, so that several devices equal one, up to the order of sums, only where it compares none. Weights
+    do not decay: `plan.weight_decay` is for `Descent`.
     """
 
     further = FIGURES
@@ -99,7 +102,10 @@ class Duel(Training):
 
     def judged(self) -> None:
         """Nothing; what has gone wrong in the last steps is said, each time once."""
-        for alarm in alarms(self.course[-WINDOW:]):
+        rows = self.course
+        if len(rows) < WINDOW and self.folder is not None:  # resumed: what went before is in the table
+            rows = record.read(self.folder / "metrics.csv")
+        for alarm in alarms(rows[-WINDOW:]):
             if (kind := alarm[:20]) not in self.said:
                 self.said.add(kind)
                 self.progress.note(f"step {self.steps_done}: {alarm}")

@@ -61,7 +61,7 @@ def fit(
 
     On a CPU the weights are a function of the arguments and of the number of threads alone: a run that was
     killed at any moment and resumed ends with the same bits as one that was not. Two devices equal one up to
-    the order of sums.
+    the order of sums; not where a critic compares the rows of a batch, of which each device has only its own.
 
     Args:
         model: what `objective.loss` takes, trained in place: a denoiser `(y, sigma, cond) -> x0`, a

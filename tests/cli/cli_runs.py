@@ -35,6 +35,58 @@ PAINTER = (
 )
 """Words of a fit of pixels for three steps: it paints noise, but it paints."""
 
+_CRITIC = "critic: {width: 8, multipliers: [1], patch: 2}"
+_GAME = ("train.batch=4", "train.learning_rate=0.01", "train.warmup=1")
+_CHAIN = (
+    "net.width=8",
+    "net.multipliers=[1]",
+    "net.attention=[]",
+    f"family={{kind: ddgan, latent: 8, mapping: 2, {_CRITIC}}}",
+    "train.steps=6",
+    *_GAME,
+    "score={levels: [3.413], steps: 2, eta: 1.0, draws: 2, latent: fixed, opinion: 0.5}",
+    "score.distances={l1: 1.0, spread: 0.5}",
+)
+CHAIN = (
+    *("--preset", "pixels", "--size", "32", "--channels", "1", "--device", "cpu"),
+    *(part for word in _CHAIN for part in ("--set", word)),
+)
+"""Words of a fit of a DDGAN of pixels for six steps: four levels, restorations from the second, an opinion beside."""
+
+CHAIN_OF_FEATURES = (
+    *SHORT,
+    *(
+        part
+        for word in (
+            f"family={{kind: ddgan, latent: 8, mapping: 2, {_CRITIC}}}",
+            "train.times=table",
+            "train.steps=6",
+            *_GAME,
+            "score.sigmas=[0.954]",
+            "score.opinion=0.5",
+        )
+        for part in ("--set", word)
+    ),
+)
+"""Words of a fit of a DDGAN of features for six steps, scored in one evaluation and one opinion."""
+
+FROZEN = (
+    *CHAIN,
+    *("--size", "16"),
+    *(
+        part
+        for word in (
+            "family.r1_every=50",
+            "train.steps=100",
+            "train.batch=8",
+            "train.learning_rate=1.0e-9",
+            "score={steps: 1, draws: 1, latent: drawn, opinion: 0.0, distances: {l1: 1.0}}",
+        )
+        for part in ("--set", word)
+    ),
+)
+"""Words of a fit that leaves the generator as it began: of black and white pictures it draws the same grey."""
+
 
 def table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file by column."""

@@ -35,6 +35,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two kinds of parts."""
+    folder = tmp_path_factory.mktemp("parts")
+    make_demo(folder, categories=("brick", "grass"), train=14, good=3, bad=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def fitted(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a short fit."""
     folder = tmp_path_factory.mktemp("runs") / "brick"

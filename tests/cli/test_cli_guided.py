@@ -13,7 +13,6 @@ from cli_runs import PAINTER, SHORT, table
 
 import anodiff
 from anodiff.cli.main import main
-from anodiff.data.demo import make_demo
 
 pytestmark = pytest.mark.xdist_group("cli-guided")  # the fitted models are shared
 
@@ -26,13 +25,6 @@ GUIDED = (
     "guidance={kind: classifier, scale: 2.0, net: {width: 8, multipliers: [1, 2], attention: [1], steps: 4}}",
     "net.patch=2",
 )
-
-
-@pytest.fixture(scope="session")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parts")
-    make_demo(folder, categories=("brick", "grass"), train=14, good=3, bad=3)
-    return folder
 
 
 @pytest.fixture(scope="session")

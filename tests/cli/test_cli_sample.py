@@ -8,17 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from cli_pictures import Command
 from cli_runs import PAINTER
-
-import anodiff
-from anodiff.cli import fit as fit_verb
-from anodiff.diffusion.gan import DDGANDenoiser
-from anodiff.diffusion.schedule import table
-from anodiff.nets.generator import Generator
-from anodiff.nets.unet import UNet
-from anodiff.run import Run
 
 pytestmark = pytest.mark.xdist_group("cli-model")  # the fitted models are shared
 
@@ -131,71 +122,6 @@ def test_steps_of_a_restoring_model_and_its_report(
     assert said.code == 0, said.err
     restored = cv2.imread(str(tmp_path / "e" / "cases" / "00_restored.png"))
     assert restored.shape == (128, 128, 3)
-
-
-@pytest.fixture
-def chain(painter: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The painter's file, read with a generator of four levels in place of its denoiser."""
-    read = anodiff.load
-
-    def load(path: object, device: str = "auto"):
-        detector = read(path, device=device)
-        torch.manual_seed(0)
-        codec = detector.predictor.codec
-        net = UNet(
-            in_channels=codec.channels,
-            out_channels=codec.channels,
-            width=8,
-            multipliers=(1,),
-            blocks=1,
-            groups=4,
-        )
-        made = Generator(net, latent=8, layers=2, hidden=16, bounded=True)
-        detector.predictor.denoiser = DDGANDenoiser(made, table("vp", 4), latent=8)
-        return detector
-
-    monkeypatch.setattr(anodiff, "load", load)
-    return painter
-
-
-def test_a_chain_of_draws_takes_all_its_levels_at_eta_1_unless_told(
-    chain: Path, tmp_path: Path, command: Command
-) -> None:
-    shown = {}
-    for name, words in {
-        "usual": [],
-        "said": ["--steps", 4, "--eta", 1],
-        "ddpm": ["--sampler", "ddpm"],
-        "all": ["--spacing", "all"],
-        "one": ["--steps", 1],
-        "less": ["--eta", 0],
-    }.items():
-        said = command("sample", chain, "-o", tmp_path / name, "--count", 2, *words)
-        assert said.code == 0, said.err
-        shown[name] = (tmp_path / name / "0001.png").read_bytes()
-    assert shown["usual"] == shown["said"] == shown["ddpm"] == shown["all"]
-    assert len({shown[name] for name in ("usual", "one", "less")}) == 3
-    for words, told in (
-        (["--steps", 5], "use at most 4"),
-        (["--steps", 0], "--steps should be at least 1, got 0"),
-        (["--sampler", "heun"], "this denoiser draws x0 at random; use the ddim sampler"),
-        (["--sampler", "dpmpp_2m"], "this denoiser draws x0 at random; use the ddim sampler"),
-        (["--spacing", "karras"], "use spacing 'trailing' or 'all'"),
-    ):
-        refused = command("sample", chain, "-o", tmp_path / "no", "--count", 1, *words)
-        assert refused.code == 2
-        assert told in refused.err
-    assert not list((tmp_path / "no").iterdir())
-
-
-def test_the_samples_of_a_fitted_chain_are_its_usual_ones(
-    chain: Path, tmp_path: Path, command: Command
-) -> None:
-    fit_verb._paint(anodiff.load(chain, device="cpu"), Run(tmp_path / "run").create())
-    said = command("sample", chain, "-o", tmp_path / "again", "--count", 9, "--steps", 4, "--eta", 1)
-    assert said.code == 0, said.err
-    for name in ("0000.png", "0008.png"):
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "run" / "samples" / name).read_bytes()
 
 
 def test_a_table_shorter_than_fifty_is_walked_whole(demo: Path, tmp_path: Path, command: Command) -> None:

@@ -10,12 +10,15 @@ from anodiff.cond import Cond
 from anodiff.detect.bylabel import CalibrationByLabel, ScorerByLabel, ThresholdByLabel
 from anodiff.detect.calibrate import PositionCalibration
 from anodiff.detect.heatmap import Smooth
+from anodiff.detect.opinion import OpinionScorer
 from anodiff.detect.pool import TopShare
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.residual import ResidualCovariance
-from anodiff.detect.scorer import OneStepError
+from anodiff.detect.scorer import Fused, OneStepError, Scorer
 from anodiff.detect.threshold import Conformal
+from anodiff.diffusion.gan import Critic
 from anodiff.diffusion.levels import Levels, column, level
+from anodiff.diffusion.schedule import table
 from anodiff.errors import ConfigError, DataError, RefusalError
 
 NAMES = ("calm", "rough")
@@ -157,3 +160,16 @@ def test_a_scorer_by_label_needs_labels(plain, truth) -> None:
     scorer = ScorerByLabel([OneStepError([0.5], ResidualCovariance()) for _ in NAMES])
     with pytest.raises(ConfigError, match="label"):
         scorer.observe((truth, plain()), torch.zeros(1, 3, 4, 4), Cond())
+
+
+def test_both_players_are_asked_for_one_label_a_picture() -> None:
+    critic = Critic(lambda x_next, x, t, cond=None: x.flatten(1).sum(1), table("vp", 4))
+
+    def one() -> Scorer:
+        residual = OneStepError([0.954, 3.413], ResidualCovariance(), draws=2)
+        return Fused([residual, OpinionScorer(critic, [0.954, 3.413, 17.02], draws=2)])
+
+    scorer = ScorerByLabel([one() for _ in NAMES])
+    assert (scorer.evaluations, scorer.opinions) == (4, 6)
+    plain = ScorerByLabel([OneStepError([0.5], ResidualCovariance()) for _ in NAMES])
+    assert (plain.evaluations, plain.opinions) == (1, 0)

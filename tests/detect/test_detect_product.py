@@ -221,9 +221,7 @@ def test_a_drawing_model_under_every_wrapper(name: str, restorer: str) -> None:
     def made(seed: int) -> DDGANDenoiser:
         torch.manual_seed(seed)
         net = UNet(in_channels=1, out_channels=1, width=8, multipliers=(1,), blocks=1, groups=4, classes=3)
-        return DDGANDenoiser(
-            Generator(net, latent=8, layers=2, hidden=16, bounded=True).eval(), CHAIN, latent=8
-        )
+        return DDGANDenoiser(Generator(net, latent=8, layers=2, hidden=16, limit=1.0).eval(), CHAIN, latent=8)
 
     inner = made(0)
     judge = NoisyClassifier(

@@ -128,15 +128,16 @@ def test_the_shares_of_the_places_add_up_to_the_logit_at_any_size(size, patch, l
     torch.testing.assert_close(net(x_next, x, t), want, atol=1e-12, rtol=0)
 
 
-def test_a_logit_does_not_grow_with_the_picture():
+def test_a_logit_is_the_sum_of_what_the_places_say():
     net = made().eval()
     with torch.no_grad():  # every place of the same opinion
         net.last.weight.zero_()
         net.last.bias.fill_(1)
         net.out.bias.fill_(0.25)
     small, large = net(*two(2, 8, 8)), net(*two(2, 40, 32))
-    torch.testing.assert_close(small, large)
-    torch.testing.assert_close(small, (net.out.weight.sum() + 0.25).expand(2))
+    one = net.out.weight.sum() + 0.25
+    torch.testing.assert_close(small, one.expand(2) * math.ceil(8 / net.stride) ** 2)
+    torch.testing.assert_close(large, one.expand(2) * math.ceil(40 / net.stride) * math.ceil(32 / net.stride))
 
 
 def test_the_penalty_on_the_gradient_can_be_learnt_from():

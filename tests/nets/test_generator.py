@@ -10,9 +10,9 @@ from anodiff.nets.unet import UNet
 SMALL = {"in_channels": 2, "out_channels": 3, "width": 8, "multipliers": (1, 2), "blocks": 1, "groups": 4}
 
 
-def made(*, seed: int = 0, latent: int = 6, bounded: bool = False, **switches) -> Generator:
+def made(*, seed: int = 0, latent: int = 6, limit: float | None = None, **switches) -> Generator:
     torch.manual_seed(seed)
-    return Generator(UNet(**SMALL | switches), latent=latent, hidden=16, bounded=bounded)
+    return Generator(UNet(**SMALL | switches), latent=latent, hidden=16, limit=limit)
 
 
 def stirred(unet: UNet) -> UNet:
@@ -89,7 +89,7 @@ def test_the_middle_of_the_latents_is_a_number_and_has_a_gradient():
 
 
 def test_bounded_is_the_tanh_of_unbounded():
-    free, bound = made(), made(bounded=True)
+    free, bound = made(), made(limit=1.0)
     x, w = 30 * torch.randn(4, 2, 8, 8), torch.randn(4, 6)
     with torch.no_grad():
         free.unet.last.bias += 2

@@ -112,6 +112,30 @@ def test_cases_without_mask_restoration_label_or_p_value(report):
     assert "p-value" not in page.text
 
 
+def test_what_a_picture_costs_is_told_by_player_where_there_are_two(report):
+    text = render(report)
+    assert "<dt>network evaluations a picture</dt><dd>20</dd>" in text
+    for other in ("generator", "discriminator"):
+        assert other not in text
+    facts = {**report.facts, "evaluations_per_image": 1, "opinions_per_image": 2}
+    text = render(replace(report, facts=facts))
+    assert "<dt>generator evaluations a picture</dt><dd>1</dd>" in text
+    assert "<dt>discriminator evaluations a picture</dt><dd>2</dd>" in text
+    assert "network evaluations" not in text
+
+
+def test_what_looked_wrong_in_training_is_a_line_each(report):
+    assert 'class="warning"' not in render(report)
+    told = ("the critic is sure of <all> pairs", "what it draws is alike")
+    page = sound(text := render(replace(report, alarms=told)))
+    assert text.count('class="warning"') == 2
+    for alarm in told:
+        assert f"Warning from training {alarm}" in page.text
+    text = render_many([report, replace(report, alarms=told)])
+    sound(text)
+    assert text.count('class="warning"') == 2
+
+
 def test_an_empty_report(report):
     page = sound(render(Report("nothing")))
     assert "No picture was scored." in page.text

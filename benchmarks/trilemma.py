@@ -1,0 +1,311 @@
+"""Quality, diversity and speed of samples: a denoising diffusion GAN beside DDIM and DDPM, equally long in training.
+
+    python benchmarks/trilemma.py [--data FOLDER --side 64] [--minutes 15] [--seeds 0 1 2]
+
+Both kinds have the same U-Net and learn from the same crops. A step of the game costs more than a step of the usual
+loss; how much is measured first, the two in turn, and the usual model takes so many more steps. Without --data the
+crops are 32 x 32 of the textures that come with scikit-image. The first seed is compared; all seeds of the GAN are
+trained and measured, to see whether any of them collapses. Source: arXiv:2112.07804, figure 1 and table 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import generation
+import matplotlib
+import torch
+from torch import Tensor, nn
+
+from anodiff.cond import Cond
+from anodiff.diffusion.denoiser import Denoiser, VDenoiser
+from anodiff.diffusion.gan import Critic, DDGANDenoiser
+from anodiff.diffusion.guidance import Bind, Clamp
+from anodiff.diffusion.levels import spaced
+from anodiff.diffusion.sampling import ddim, dpmpp_2m
+from anodiff.diffusion.schedule import table
+from anodiff.nets.discriminator import Discriminator
+from anodiff.nets.generator import Generator
+from anodiff.nets.unet import UNet
+from anodiff.noise import PerImageNoise
+from anodiff.train.adversarial import Adversarial, Adversaries
+from anodiff.train.fit import fit
+from anodiff.train.objective import Objective, UniformTable, VWeight
+from anodiff.train.plan import Plan
+
+LEVELS = 4
+LATENT = 64
+TOP = 20.0  # start of the Karras grid, as in sampler_curve.py
+BATCH = 32
+RATES = {"DDGAN": 5e-4, "DDPM": 1e-3}
+
+Draw = Callable[[Tensor, int], Tensor]
+"""(unit noise [B, 1, h, w], number of the first row) -> z"""
+
+
+def unet(channels: int, patch: int, *, resample: str) -> UNet:
+    return UNet(
+        in_channels=channels, out_channels=channels, width=32, multipliers=(1, 2), blocks=1, attention=(1,),
+        patch=patch, groups=8, resample=resample,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def deviation(data: generation.Patches) -> float:
+    """That of crops in [-1, 1], to two digits: how much noise drowns them."""
+    return round(float((2 * data.drawn(512, seed=3)[0]).std()), 2)
+
+
+def usual(patch: int, *, seed: int) -> tuple[VDenoiser, Objective]:
+    """An untrained model of a thousand levels, and its loss."""
+    torch.manual_seed(seed)
+    denoiser = VDenoiser(unet(1, patch, resample="conv"), table("linear"))
+    return denoiser, Objective(weight=VWeight(), times=UniformTable(denoiser.table))
+
+
+def players(patch: int, std: float, *, seed: int) -> tuple[Adversaries, Adversarial]:
+    """An untrained generator with its critic, and their game."""
+    torch.manual_seed(seed)
+    grid = std * table("vp", LEVELS)
+    generator = Generator(unet(1, patch, resample="fir"), latent=LATENT, limit=1 / std)
+    judge = Discriminator(in_channels=1, width=32, multipliers=(1, 2, 2), patch=patch)
+    game = Adversarial(times=UniformTable(grid), r1=0.5, interval=4)
+    return Adversaries(
+        DDGANDenoiser(generator, grid, latent=LATENT, std=std), Critic(judge, grid, std=std)
+    ), game
+
+
+def plan(kind: str, steps: int, *, seed: int) -> Plan:
+    return Plan(
+        steps=steps,
+        batch=BATCH,
+        learning_rate=RATES[kind],
+        warmup=min(100, steps - 1),
+        ema=0.998,
+        clip=10.0 if kind == "DDGAN" else 1.0,
+        seed=seed,
+    )
+
+
+def cost(patch: int, data: generation.Patches, *, rounds: int = 5, steps: int = 12) -> dict[str, float]:
+    """CPU seconds of a training step of either kind: the median of runs of `steps`, the two in turn."""
+    found: dict[str, list[float]] = {"DDGAN": [], "DDPM": []}
+    for _ in range(rounds):
+        for kind, make in (("DDGAN", partial(players, std=1.0)), ("DDPM", usual)):
+            model, objective = make(patch, seed=0)
+            start = time.process_time()
+            fit(model, data, plan(kind, steps, seed=0), objective=objective)
+            found[kind].append((time.process_time() - start) / steps)
+    return {kind: round(median(times), 4) for kind, times in found.items()}
+
+
+def learnt(
+    kind: str,
+    model: nn.Module,
+    objective: Any,
+    data: generation.Patches,
+    steps: int,
+    *,
+    seed: int,
+    keep: Path | None,
+) -> dict[str, Any]:
+    """How `model` was trained, read from `keep` where the same training is kept there."""
+    file = None if keep is None else keep / f"{kind}-{data.classes[0]}-{data.side}-{seed}.pt"
+    start = time.process_time()
+    told = generation.trained(model, data, plan(kind, steps, seed=seed), objective, keep=file)
+    print(kind, seed, told, f"{time.process_time() - start:.0f} CPU s", flush=True)
+    return told
+
+
+def chain(denoiser: Denoiser, n: Tensor, first: int) -> Tensor:
+    """The chain of a denoiser that draws, one evaluation a level."""
+    sigmas = spaced(denoiser.levels, None, spacing="all")
+    noise = PerImageNoise(range(1_000_000 + first, 1_000_000 + first + len(n)))
+    return ddim(Bind(denoiser, Cond(noise=noise)), sigmas[0] * n, sigmas, eta=1.0, noise=noise)
+
+
+def walked(denoiser: Denoiser, n: Tensor, first: int, *, evaluations: int, kind: str) -> Tensor:
+    """Samples of the usual model by a sampler of `kind`."""
+    denoiser = Clamp(denoiser)
+    if kind == "DPM-Solver++":
+        grid = spaced(denoiser.levels, evaluations, start=TOP, spacing="karras")
+        return dpmpp_2m(denoiser, grid[0] * n, grid)
+    grid = spaced(denoiser.levels, evaluations)
+    if kind == "DDIM":
+        return ddim(denoiser, grid[0] * n, grid)
+    noise = PerImageNoise(range(1_000_000 + first, 1_000_000 + first + len(n)))
+    return ddim(denoiser, grid[0] * n, grid, eta=1.0, noise=noise)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, help="a folder of real pictures; default: textures of scikit-image"
+    )
+    parser.add_argument("--side", type=int, default=32, help="of a crop, px")
+    parser.add_argument("--patch", type=int, default=2, help="space-to-depth of both networks")
+    parser.add_argument("--minutes", type=float, default=15, help="of training a model, roughly")
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--long", type=int, default=1000, help="evaluations of DDPM")
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
+    parser.add_argument("--steps", type=int, nargs=2, help="of DDGAN and DDPM, instead of minutes")
+    parser.add_argument("--keep", type=Path, help="a folder that keeps the trained weights")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--images", type=Path, help="a folder for the figure and the pictures")
+    args = parser.parse_args()
+    side = args.side
+    data, held = generation.folder(args.data, side=side) if args.data else generation.textures(side=side)
+    name = args.data.name if args.data else "textures"
+    seconds = cost(args.patch, data) if not args.steps else {}
+    steps = args.steps or [int(60 * args.minutes / seconds[kind]) for kind in ("DDGAN", "DDPM")]
+    print(seconds, steps, flush=True)
+    found: dict[str, Any] = generation.about(
+        seed=args.seeds[0],
+        data=f"{name}: {side} x {side} crops",
+        samples=args.samples,
+        seconds_a_step=seconds,
+        training={},
+        rows=[],
+        seeds=[],
+    )
+    judge = generation.Judge(data, held, seed=args.seeds[0])
+    found["floor"] = judge.floor(args.samples)
+    stem, pictures = f"trilemma-{name}", {}
+
+    def measure(label: str, draw: Draw, evaluations: int, **more: Any) -> dict[str, Any]:
+        n = PerImageNoise(range(args.samples))(torch.zeros(args.samples, 1, side, side))
+        start = time.perf_counter()
+        image = generation.made(draw, n)
+        taken = time.perf_counter() - start
+        pictures[label] = image[:12].clone()
+        row = {
+            "sampler": label,
+            "evaluations": evaluations,
+            "ms a picture": round(1e3 * taken / args.samples, 2),
+        }
+        row |= more | judge.row(judge.features(image))
+        print(row, flush=True)
+        return row
+
+    for seed in args.seeds:
+        model, game = players(args.patch, deviation(data), seed=seed)
+        told = learnt("DDGAN", model, game, data, steps[0], seed=seed, keep=args.keep)
+        found["training"][f"DDGAN, seed {seed}"] = told
+        row = measure(f"DDGAN, seed {seed}", partial(chain, model.denoiser), LEVELS)
+        found["seeds"].append(row | {"alarms": told.get("alarms", [])})
+        if seed == args.seeds[0]:
+            found["rows"].append(replaced(row, "DDGAN"))
+            pictures["DDGAN"] = pictures[f"DDGAN, seed {seed}"]
+        generation.write(found, markdown(found), out=args.out, name=stem)
+    denoiser, objective = usual(args.patch, seed=args.seeds[0])
+    found["training"]["DDPM"] = learnt(
+        "DDPM", denoiser, objective, data, steps[1], seed=args.seeds[0], keep=args.keep
+    )
+    runs = [
+        ("DDIM", 4),
+        ("DDIM", 10),
+        ("DDIM", 50),
+        ("DPM-Solver++", 4),
+        ("DPM-Solver++", 10),
+        ("DDPM", args.long),
+    ]
+    for kind, evaluations in runs:
+        draw = partial(walked, denoiser, evaluations=evaluations, kind=kind)
+        found["rows"].append(replaced(measure(f"{kind} {evaluations}", draw, evaluations), kind))
+        generation.write(found, markdown(found), out=args.out, name=stem)
+        if args.images:
+            args.images.mkdir(parents=True, exist_ok=True)
+            plot(found, args.images / f"{stem}.png")
+    if args.images:
+        sheet(pictures, data.drawn(12, seed=9)[0], args.images / f"trilemma_samples-{name}.png")
+
+
+def replaced(row: dict[str, Any], sampler: str) -> dict[str, Any]:
+    return row | {"sampler": sampler}
+
+
+METRICS = tuple(f"{name}[{generation.EXTRACTOR}]" for name in ("FD", "KID", "precision", "recall"))
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Every sampler's figures, then the GAN's by seed."""
+    lines = [
+        f"| sampler | evaluations | ms a picture | {' | '.join(METRICS)} |",
+        "|---" * (3 + len(METRICS)) + "|",
+    ]
+
+    def cells(row: dict[str, Any]) -> str:
+        return " | ".join(f"{row[key]:.{1 if key[0] in 'FK' else 3}f}" for key in METRICS)
+
+    lines += [
+        f"| {row['sampler']} | {row['evaluations']} | {row['ms a picture']} | {cells(row)} |"
+        for row in found["rows"]
+    ]
+    lines += [f"| held-out real crops | - | - | {cells(found['floor'])} |", ""]
+    lines += [f"| DDGAN | {' | '.join(METRICS)} | alarms |", "|---" * (2 + len(METRICS)) + "|"]
+    lines += [
+        f"| {row['sampler'].removeprefix('DDGAN, ')} | {cells(row)} | {'; '.join(row['alarms']) or 'none'} |"
+        for row in found["seeds"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """The trilemma: quality against time, and quality against diversity, a point a sampler."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.9), layout="constrained")
+    colours = {"DDGAN": "#d62728", "DDIM": "#1f77b4", "DPM-Solver++": "#2ca02c", "DDPM": "#7f7f7f"}
+    fd, precision, recall = METRICS[0], METRICS[2], METRICS[3]
+    for row in found["rows"]:
+        colour, label = colours[row["sampler"]], f"{row['sampler']} {row['evaluations']}"
+        left.scatter(row["ms a picture"], row[fd], color=colour, s=36)
+        left.annotate(label, (row["ms a picture"], row[fd]), (5, 4), textcoords="offset points", fontsize=8)
+        right.scatter(row[recall], row[precision], color=colour, s=36)
+        right.annotate(label, (row[recall], row[precision]), (5, 4), textcoords="offset points", fontsize=8)
+    left.axhline(found["floor"][fd], color="grey", ls="--", lw=1)
+    left.set(xscale="log", yscale="log", xlabel="ms a picture", ylabel=f"{fd}, lower is better")
+    right.scatter(found["floor"][recall], found["floor"][precision], color="black", marker="*", s=60)
+    right.annotate(
+        "held-out real", (found["floor"][recall], found["floor"][precision]), (-10, 6),
+        textcoords="offset points", fontsize=8, ha="right",
+    )  # fmt: skip
+    right.set(xlabel=f"{recall}: diversity", ylabel=f"{precision}: quality")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.margins(0.15)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def sheet(pictures: dict[str, Tensor], real: Tensor, path: Path) -> None:
+    """A row a sampler, the same initial noise in each column, real crops last."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = {label: made for label, made in pictures.items() if not label.startswith("DDGAN, seed")} | {
+        "real": real
+    }
+    figure, axes = plt.subplots(len(rows), 1, figsize=(7.6, 0.62 * len(rows)), layout="constrained")
+    for line, (label, made) in zip(axes, rows.items(), strict=True):
+        strip = torch.cat(
+            [torch.nn.functional.pad(p[0], (1, 1, 1, 1), value=1.0) for p in made.clamp(0, 1)], dim=1
+        )
+        line.imshow(strip.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        line.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+        line.set_xticks([])
+        line.set_yticks([])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

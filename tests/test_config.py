@@ -137,6 +137,11 @@ def test_partial_noise_takes_by_default_ten_steps_down_from_its_level() -> None:
     )
 
 
+def test_a_distance_without_a_space_behind_its_colon_is_a_name_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"score\.partial_noise\.distances\.l1:1\.0.*'l1', 'l2'"):
+        load(preset="pixels", overrides=["score.distances={l1:1.0}"])
+
+
 def test_distances_are_named_anew_and_not_added() -> None:
     config = load(preset="pixels", overrides=["score.distances={l1: 1.0, ssim: 0.5}"])
     assert config.score.distances == {"l1": 1.0, "ssim": 0.5}  # type: ignore[union-attr]

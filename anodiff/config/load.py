@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -130,7 +131,8 @@ def _inside(section: Any, part: str) -> Any:
     field = section.model_fields.get(part) if isinstance(section, type) else None
     if field is None:
         return section
-    return getattr(field.annotation, "__args__", field.annotation)
+    union = get_origin(field.annotation) in (Union, UnionType)
+    return get_args(field.annotation) if union else field.annotation
 
 
 def _near(name: str, known: Iterable[str]) -> str:

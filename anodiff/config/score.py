@@ -78,7 +78,7 @@ class Opinion(Section):
     """The discriminator's opinion of the picture's own noisy pairs (a family with one: ddgan)."""
 
     kind: Literal["opinion"] = "opinion"
-    levels: tuple[PositiveFloat, ...] = (0.95,)  # sigma of the noisier of each pair
+    levels: tuple[PositiveFloat, ...] = (0.954,)  # sigma of the noisier of each pair
     draws: PositiveInt = 1
 
 

@@ -39,7 +39,7 @@ LEVELS = (0.954, 3.413)  # the lower two of the four
 TOP = 152.16  # the highest
 FAMILIES: dict[str, tuple[str, ...]] = {
     "DDGAN": (
-        "family={kind: ddgan, schedule: {name: vp, steps: 4}, r1: 0.5, r1_every: 4,"
+        "family={kind: ddgan, schedule: {name: vp, steps: 4}, r1: 0.5, r1_every: 4, reconstruction: 1.0,"
         " critic: {width: 64, multipliers: [1, 1.5], patch: 2}}",
         "train={times: table, learning_rate: 5.0e-4, clip: 10.0}",
         f"score={{kind: one_step, sigmas: [{LEVELS[0]}]}}",

@@ -107,7 +107,7 @@ def trained(
     seed: int,
     steps: int,
     batch: int = 256,
-    r1: float = 0.01,
+    r1: float = 0.05,
     rate: float = 1e-3,
 ) -> Adversaries:
     """The averaged players after the game.
@@ -172,9 +172,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--levels", type=int, nargs="+", default=(1, 2, 4))
+    parser.add_argument("--levels", type=int, nargs="+", default=(1, 4))
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--images", type=Path, help="a folder for the plot")
     args = parser.parse_args()

@@ -68,13 +68,15 @@ def usual(patch: int, *, seed: int) -> tuple[VDenoiser, Objective]:
     return denoiser, Objective(weight=VWeight(), times=UniformTable(denoiser.table))
 
 
-def players(patch: int, std: float, *, seed: int) -> tuple[Adversaries, Adversarial]:
+def players(
+    patch: int, std: float, *, seed: int, reconstruction: float = 0.0
+) -> tuple[Adversaries, Adversarial]:
     """An untrained generator with its critic, and their game."""
     torch.manual_seed(seed)
     grid = std * table("vp", LEVELS)
     generator = Generator(unet(1, patch, resample="fir"), latent=LATENT, limit=1 / std)
     judge = Discriminator(in_channels=1, width=32, multipliers=(1, 2, 2), patch=patch)
-    game = Adversarial(times=UniformTable(grid), r1=0.5, interval=4)
+    game = Adversarial(times=UniformTable(grid), r1=0.5, interval=4, reconstruction=reconstruction)
     return Adversaries(
         DDGANDenoiser(generator, grid, latent=LATENT, std=std), Critic(judge, grid, std=std)
     ), game
@@ -156,6 +158,12 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=1000, help="evaluations of DDPM")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--steps", type=int, nargs=2, help="of DDGAN and DDPM, instead of minutes")
+    parser.add_argument(
+        "--reconstruction",
+        type=float,
+        default=0.0,
+        help="weight of the error of x0; not 0: the GAN alone, anew",
+    )
     parser.add_argument("--keep", type=Path, help="a folder that keeps the trained weights")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--images", type=Path, help="a folder for the figure and the pictures")
@@ -178,6 +186,8 @@ def main() -> None:
     judge = generation.Judge(data, held, seed=args.seeds[0])
     found["floor"] = judge.floor(args.samples)
     stem, pictures = f"trilemma-{name}", {}
+    if args.reconstruction:
+        stem += f"-reconstruction{args.reconstruction:g}"
 
     def measure(label: str, draw: Draw, evaluations: int, **more: Any) -> dict[str, Any]:
         n = PerImageNoise(range(args.samples))(torch.zeros(args.samples, 1, side, side))
@@ -195,15 +205,21 @@ def main() -> None:
         return row
 
     for seed in args.seeds:
-        model, game = players(args.patch, deviation(data), seed=seed)
+        model, game = players(args.patch, deviation(data), seed=seed, reconstruction=args.reconstruction)
         told = learnt("DDGAN", model, game, data, steps[0], seed=seed, keep=args.keep)
         found["training"][f"DDGAN, seed {seed}"] = told
         row = measure(f"DDGAN, seed {seed}", partial(chain, model.denoiser), LEVELS)
         found["seeds"].append(row | {"alarms": told.get("alarms", [])})
         if seed == args.seeds[0]:
             found["rows"].append(replaced(row, "DDGAN"))
+            if args.images:
+                args.images.mkdir(parents=True, exist_ok=True)
+                walk(model.denoiser, side, args.images / f"ddgan_chain-{name}.png")
             pictures["DDGAN"] = pictures[f"DDGAN, seed {seed}"]
         generation.write(found, markdown(found), out=args.out, name=stem)
+    if args.reconstruction:
+        sheet(pictures, data.drawn(12, seed=9)[0], args.out / f"{stem}.png")
+        return
     denoiser, objective = usual(args.patch, seed=args.seeds[0])
     found["training"]["DDPM"] = learnt(
         "DDPM", denoiser, objective, data, steps[1], seed=args.seeds[0], keep=args.keep
@@ -225,6 +241,43 @@ def main() -> None:
             plot(found, args.images / f"{stem}.png")
     if args.images:
         sheet(pictures, data.drawn(12, seed=9)[0], args.images / f"trilemma_samples-{name}.png")
+
+
+class Watched:
+    """A denoiser that remembers what it was shown and what it drew."""
+
+    def __init__(self, inner: DDGANDenoiser) -> None:
+        self.inner = inner
+        self.levels = inner.levels
+        self.shown: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, y: Tensor, sigma: Tensor, cond: Cond | None = None) -> Tensor:
+        x0 = self.inner(y, sigma, cond)
+        self.shown.append((self.inner.seen(y, torch.as_tensor(sigma)), x0))
+        return x0
+
+
+@torch.no_grad()
+def walk(denoiser: DDGANDenoiser, side: int, path: Path, *, count: int = 8) -> None:
+    """The chain as a picture: a column a sample, from noise down; what is shown to the generator, and what it draws."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    watched = Watched(denoiser)
+    chain(watched, PerImageNoise(range(count))(torch.zeros(count, 1, side, side)), 0)
+    names = [f"{name}{LEVELS - i}" for i in range(LEVELS) for name in ("seen: x", "drawn from x")]
+    rows = [part for shown, x0 in watched.shown for part in ((shown + 3) / 6, (x0 + 1) / 2)]
+    figure, axes = plt.subplots(len(rows), 1, figsize=(6.4, 0.78 * len(rows)), layout="constrained")
+    for line, name, row in zip(axes, names, rows, strict=True):
+        strip = torch.cat(
+            [torch.nn.functional.pad(p[0], (1, 1, 1, 1), value=1.0) for p in row.clamp(0, 1)], dim=1
+        )
+        line.imshow(strip.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        line.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        line.set_xticks([])
+        line.set_yticks([])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def replaced(row: dict[str, Any], sampler: str) -> dict[str, Any]:

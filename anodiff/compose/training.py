@@ -38,6 +38,7 @@ def objective(config: RunConfig) -> Objective | Variational | Hybrid | Adversari
         return Adversarial(
             times=_times(config),
             r1=game.r1,
+            reconstruction=game.reconstruction,
             interval=game.r1_every,
             critic_rate=game.critic_rate,
             momentum=game.momentum,

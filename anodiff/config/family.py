@@ -73,6 +73,7 @@ class DDGANFamily(Section):
     mapping: PositiveInt = 4  # layers of the network it passes first
     critic: CriticNet = CriticNet()  # the discriminator
     r1: NotNegative = 0.02  # of the gradient penalty
+    reconstruction: NotNegative = 0.0  # weight of |x0 - z| in the generator's loss; 0 in the paper
     r1_every: PositiveInt = 15  # steps from one penalty to the next, each so much larger
     critic_rate: PositiveFloat = 0.78  # the discriminator's learning rate over train.learning_rate
     momentum: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.9)

@@ -88,8 +88,11 @@ class Duel(Training):
         self._learn(0, players.critic, critic_loss)
 
         players.critic.requires_grad_(False)  # else its gradients would be computed, and thrown away
-        fake = game.drawn(players, turn, noise, cond)
+        x0 = players.denoiser(turn.y, turn.sigma, cond)
+        fake = game.lower(turn, x0, noise)
         loss = game.generator_loss(players, turn, fake, cond)
+        if game.reconstruction:
+            loss = loss + game.error(players, x0, z)
         self._learn(1, players.denoiser, loss)
         players.critic.requires_grad_(True)
 

@@ -116,6 +116,19 @@ def test_both_losses_are_those_by_hand() -> None:
     torch.testing.assert_close(won, -torch.log(1 / (1 + (-false).exp())).mean(), rtol=1e-12, atol=0)
 
 
+def test_the_error_of_x0_counts_in_deviations_of_the_data() -> None:
+    wide = Adversaries(
+        DDGANDenoiser(Gain(), 4 * TABLE, latent=3, std=4.0), Critic(Linear(0.0), 4 * TABLE, std=4.0)
+    )
+    x0, z = picture(2, 1, 2, 2), picture(2, 1, 2, 2, seed=1)
+    game = replace(GAME, reconstruction=0.5)
+    expected = (
+        0.5 * sum(abs(a - b) for a, b in zip(x0.flatten().tolist(), z.flatten().tolist(), strict=True)) / 8
+    )
+    torch.testing.assert_close(game.error(pair_of(), x0, z).item(), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(game.error(wide, 4 * x0, 4 * z).item(), expected, rtol=1e-12, atol=0)
+
+
 def test_the_generators_gradient_passes_the_step_and_the_critic() -> None:
     """d loss / d g by hand: sigmoid(-D) a, through x_{t-1} = sqrt(abar_{t-1}) (1 - k) x0 with x0 = g x_t."""
     model = pair_of()

@@ -14,6 +14,7 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,7 +44,7 @@ LEVELS = 4
 LATENT = 64
 TOP = 20.0  # start of the Karras grid, as in sampler_curve.py
 BATCH = 32
-RATES = {"DDGAN": 5e-4, "DDPM": 1e-3}
+RATES = {"DDGAN": 5e-4, "DDGAN with error": 5e-4, "DDPM": 1e-3}
 
 Draw = Callable[[Tensor, int], Tensor]
 """(unit noise [B, 1, h, w], number of the first row) -> z"""
@@ -89,7 +90,7 @@ def plan(kind: str, steps: int, *, seed: int) -> Plan:
         learning_rate=RATES[kind],
         warmup=min(100, steps - 1),
         ema=0.998,
-        clip=10.0 if kind == "DDGAN" else 1.0,
+        clip=1.0 if kind == "DDPM" else 10.0,
         seed=seed,
     )
 
@@ -159,10 +160,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--steps", type=int, nargs=2, help="of DDGAN and DDPM, instead of minutes")
     parser.add_argument(
-        "--reconstruction",
-        type=float,
-        default=0.0,
-        help="weight of the error of x0; not 0: the GAN alone, anew",
+        "--reconstruction", type=float, nargs="+", default=(0.0, 1.0), help="weights of the error of x0"
     )
     parser.add_argument("--keep", type=Path, help="a folder that keeps the trained weights")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -186,8 +184,6 @@ def main() -> None:
     judge = generation.Judge(data, held, seed=args.seeds[0])
     found["floor"] = judge.floor(args.samples)
     stem, pictures = f"trilemma-{name}", {}
-    if args.reconstruction:
-        stem += f"-reconstruction{args.reconstruction:g}"
 
     def measure(label: str, draw: Draw, evaluations: int, **more: Any) -> dict[str, Any]:
         n = PerImageNoise(range(args.samples))(torch.zeros(args.samples, 1, side, side))
@@ -204,22 +200,21 @@ def main() -> None:
         print(row, flush=True)
         return row
 
-    for seed in args.seeds:
-        model, game = players(args.patch, deviation(data), seed=seed, reconstruction=args.reconstruction)
-        told = learnt("DDGAN", model, game, data, steps[0], seed=seed, keep=args.keep)
-        found["training"][f"DDGAN, seed {seed}"] = told
-        row = measure(f"DDGAN, seed {seed}", partial(chain, model.denoiser), LEVELS)
+    for weight, seed in product(args.reconstruction, args.seeds):
+        kind = "DDGAN with error" if weight else "DDGAN"
+        label = f"{kind}, seed {seed}"
+        model, game = players(args.patch, deviation(data), seed=seed, reconstruction=weight)
+        told = learnt(kind, model, game, data, steps[0], seed=seed, keep=args.keep)
+        found["training"][label] = told
+        row = measure(label, partial(chain, model.denoiser), LEVELS)
         found["seeds"].append(row | {"alarms": told.get("alarms", [])})
         if seed == args.seeds[0]:
-            found["rows"].append(replaced(row, "DDGAN"))
+            found["rows"].append(replaced(row, kind))
             if args.images:
                 args.images.mkdir(parents=True, exist_ok=True)
                 walk(model.denoiser, side, args.images / f"ddgan_chain-{name}.png")
-            pictures["DDGAN"] = pictures[f"DDGAN, seed {seed}"]
+            pictures[f"{kind} {LEVELS}"] = pictures[label]
         generation.write(found, markdown(found), out=args.out, name=stem)
-    if args.reconstruction:
-        sheet(pictures, data.drawn(12, seed=9)[0], args.out / f"{stem}.png")
-        return
     denoiser, objective = usual(args.patch, seed=args.seeds[0])
     found["training"]["DDPM"] = learnt(
         "DDPM", denoiser, objective, data, steps[1], seed=args.seeds[0], keep=args.keep
@@ -240,7 +235,7 @@ def main() -> None:
             args.images.mkdir(parents=True, exist_ok=True)
             plot(found, args.images / f"{stem}.png")
     if args.images:
-        sheet(pictures, data.drawn(12, seed=9)[0], args.images / f"trilemma_samples-{name}.png")
+        sheet(pictures, data.drawn(36, seed=9)[0][::3], args.images / f"trilemma_samples-{name}.png")
 
 
 class Watched:
@@ -268,12 +263,13 @@ def walk(denoiser: DDGANDenoiser, side: int, path: Path, *, count: int = 8) -> N
     names = [f"{name}{LEVELS - i}" for i in range(LEVELS) for name in ("seen: x", "drawn from x")]
     rows = [part for shown, x0 in watched.shown for part in ((shown + 3) / 6, (x0 + 1) / 2)]
     figure, axes = plt.subplots(len(rows), 1, figsize=(6.4, 0.78 * len(rows)), layout="constrained")
+    figure.get_layout_engine().set(rect=(0.08, 0, 0.92, 1))  # type: ignore[union-attr]
     for line, name, row in zip(axes, names, rows, strict=True):
         strip = torch.cat(
             [torch.nn.functional.pad(p[0], (1, 1, 1, 1), value=1.0) for p in row.clamp(0, 1)], dim=1
         )
         line.imshow(strip.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        line.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        line.text(-0.01, 0.5, name, ha="right", va="center", fontsize=8, transform=line.transAxes)
         line.set_xticks([])
         line.set_yticks([])
     figure.savefig(path, dpi=110)
@@ -304,7 +300,7 @@ def markdown(found: dict[str, Any]) -> str:
     lines += [f"| held-out real crops | - | - | {cells(found['floor'])} |", ""]
     lines += [f"| DDGAN | {' | '.join(METRICS)} | alarms |", "|---" * (2 + len(METRICS)) + "|"]
     lines += [
-        f"| {row['sampler'].removeprefix('DDGAN, ')} | {cells(row)} | {'; '.join(row['alarms']) or 'none'} |"
+        f"| {row['sampler']} | {cells(row)} | {'; '.join(row['alarms']) or 'none'} |"
         for row in found["seeds"]
     ]
     return "\n".join(lines) + "\n"
@@ -316,21 +312,40 @@ def plot(found: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.9), layout="constrained")
-    colours = {"DDGAN": "#d62728", "DDIM": "#1f77b4", "DPM-Solver++": "#2ca02c", "DDPM": "#7f7f7f"}
+    colours = {
+        "DDGAN": "#d62728",
+        "DDGAN with error": "#ff7f0e",
+        "DDIM": "#1f77b4",
+        "DPM-Solver++": "#2ca02c",
+        "DDPM": "#7f7f7f",
+    }
     fd, precision, recall = METRICS[0], METRICS[2], METRICS[3]
     for row in found["rows"]:
         colour, label = colours[row["sampler"]], f"{row['sampler']} {row['evaluations']}"
         left.scatter(row["ms a picture"], row[fd], color=colour, s=36)
         left.annotate(label, (row["ms a picture"], row[fd]), (5, 4), textcoords="offset points", fontsize=8)
         right.scatter(row[recall], row[precision], color=colour, s=36)
-        right.annotate(label, (row[recall], row[precision]), (5, 4), textcoords="offset points", fontsize=8)
+        if row[recall] + row[precision] > 0.01:  # the others lie on each other, where nothing is
+            right.annotate(
+                label, (row[recall], row[precision]), (5, 4), textcoords="offset points", fontsize=8
+            )
     left.axhline(found["floor"][fd], color="grey", ls="--", lw=1)
-    left.set(xscale="log", yscale="log", xlabel="ms a picture", ylabel=f"{fd}, lower is better")
+    left.set(
+        xscale="log",
+        yscale="log",
+        yticks=[],
+        xticks=[],
+        xlabel="ms a picture",
+        ylabel=f"{fd}, lower is better",
+    )
     right.scatter(found["floor"][recall], found["floor"][precision], color="black", marker="*", s=60)
     right.annotate(
         "held-out real", (found["floor"][recall], found["floor"][precision]), (-10, 6),
         textcoords="offset points", fontsize=8, ha="right",
     )  # fmt: skip
+    left.set_yticks(ticks := (30, 100, 200, 300, 500), [str(v) for v in ticks])
+    left.set_xticks(ticks := (10, 30, 100, 300, 1000), [str(v) for v in ticks])
+    left.minorticks_off()
     right.set(xlabel=f"{recall}: diversity", ylabel=f"{precision}: quality")
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -344,16 +359,15 @@ def sheet(pictures: dict[str, Tensor], real: Tensor, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    rows = {label: made for label, made in pictures.items() if not label.startswith("DDGAN, seed")} | {
-        "real": real
-    }
+    rows = {label: made for label, made in pictures.items() if ", seed" not in label} | {"real": real}
     figure, axes = plt.subplots(len(rows), 1, figsize=(7.6, 0.62 * len(rows)), layout="constrained")
+    figure.get_layout_engine().set(rect=(0.08, 0, 0.92, 1))  # type: ignore[union-attr]
     for line, (label, made) in zip(axes, rows.items(), strict=True):
         strip = torch.cat(
             [torch.nn.functional.pad(p[0], (1, 1, 1, 1), value=1.0) for p in made.clamp(0, 1)], dim=1
         )
         line.imshow(strip.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        line.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+        line.text(-0.01, 0.5, label, ha="right", va="center", fontsize=8, transform=line.transAxes)
         line.set_xticks([])
         line.set_yticks([])
     figure.savefig(path, dpi=110)

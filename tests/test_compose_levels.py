@@ -40,7 +40,7 @@ SENTENCES = [
     ("pixels", [DDGAN, "family.std=0.5", "score.levels=[0.954]"], "which has 0.4769, 1.706, 8.509 and 76.08"),
     ("pixels", [DDGAN, "family.schedule.steps=32", "score.levels=[0.001]"],
      r"which has 32 from 0\.\d+ to 152\.2 .*choose one between"),
-    ("pixels", [DDGAN, "score={kind: opinion}"], "score.levels: 0.95 is no noise level"),
+    ("pixels", [DDGAN, "score={kind: opinion, levels: [0.95]}"], "score.levels: 0.95 is no noise level"),
     ("features", [DDGAN, "train.times=table", "score.sigmas=[2]"], "score.sigmas: 2 is no noise level"),
     ("features", ["score.sigmas=[1, 6]"], r"6 is no noise level of this model, which has those from 0\.2 to 5 "
      r"\(family.low, family.high\)"),

@@ -45,7 +45,7 @@ def paper(steps: int) -> tuple[list[float], list[float]]:
 def test_its_betas_are_the_papers(steps: int) -> None:
     """Twice: by the formula above, and as the integral of the rate between the ends of an interval.
 
-    Law: VP schedule of DDGAN; reference: arXiv:2112.07804 section 4, and arXiv:2011.13456 eq. 32, written out
+    References: arXiv:2112.07804 section 4, and arXiv:2011.13456 eq. 32, written out
     """
     ours = betas("vp", steps)
     torch.testing.assert_close(ours, torch.tensor(paper(steps)[0], dtype=F64), rtol=0, atol=1e-14)
@@ -62,7 +62,7 @@ def test_its_betas_are_the_papers(steps: int) -> None:
 
 @pytest.mark.parametrize("steps", LENGTHS)
 def test_a_step_is_the_posterior_of_the_chain(steps: int) -> None:
-    """Law: step, DDGAN's chain; reference: arXiv:2006.11239 eq. 6 and 7 in x_t from the paper's betas, written out"""
+    """Law: posterior; reference: arXiv:2006.11239 eq. 6 and 7 in x_t from the paper's betas, written out"""
     sigmas = table("vp", steps)
     beta, abar = paper(steps)
     x0, x_t, n = (picture(1, 2, 3, 3, seed=s) for s in range(3))
@@ -83,7 +83,7 @@ def test_a_step_is_the_posterior_of_the_chain(steps: int) -> None:
 
 @pytest.mark.parametrize("steps", LENGTHS)
 def test_a_pair_is_two_neighbours_of_the_forward_chain(steps: int) -> None:
-    """Law: pair; reference: arXiv:2112.07804 eq. 1 in x_t from the paper's betas, written out"""
+    """Law: step; reference: arXiv:2112.07804 eq. 1 in x_t from the paper's betas, written out"""
     sigmas = table("vp", steps)
     beta, abar = paper(steps)
     z, n, hop = (picture(2, 1, 3, 3, seed=s) for s in range(3))

@@ -255,20 +255,25 @@ class Watched:
 @torch.no_grad()
 def walk(denoiser: DDGANDenoiser, side: int, path: Path, *, count: int = 8) -> None:
     """The chain as a picture: a column a sample, from noise down; what is shown to the generator, and what it draws."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     watched = Watched(denoiser)
     chain(watched, PerImageNoise(range(count))(torch.zeros(count, 1, side, side)), 0)
     names = [f"{name}{LEVELS - i}" for i in range(LEVELS) for name in ("seen: x", "drawn from x")]
     rows = [part for shown, x0 in watched.shown for part in ((shown + 3) / 6, (x0 + 1) / 2)]
-    figure, axes = plt.subplots(len(rows), 1, figsize=(6.4, 0.78 * len(rows)), layout="constrained")
+    strips(dict(zip(names, rows, strict=True)), path)
+
+
+def strips(rows: dict[str, Tensor], path: Path) -> None:
+    """Pictures [n, 1, h, w] in [0, 1], a named row each."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(len(rows), 1, figsize=(7.6, 0.75 * len(rows)), layout="constrained")
     figure.get_layout_engine().set(rect=(0.08, 0, 0.92, 1))  # type: ignore[union-attr]
-    for line, name, row in zip(axes, names, rows, strict=True):
-        strip = torch.cat(
-            [torch.nn.functional.pad(p[0], (1, 1, 1, 1), value=1.0) for p in row.clamp(0, 1)], dim=1
+    for line, (name, row) in zip(axes, rows.items(), strict=True):
+        framed = torch.nn.functional.pad(row[:, 0].clamp(0, 1), (1, 1, 1, 1), value=1.0)
+        line.imshow(
+            torch.cat(list(framed), dim=1).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
         )
-        line.imshow(strip.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         line.text(-0.01, 0.5, name, ha="right", va="center", fontsize=8, transform=line.transAxes)
         line.set_xticks([])
         line.set_yticks([])
@@ -356,22 +361,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
 
 def sheet(pictures: dict[str, Tensor], real: Tensor, path: Path) -> None:
     """A row a sampler, the same initial noise in each column, real crops last."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    rows = {label: made for label, made in pictures.items() if ", seed" not in label} | {"real": real}
-    figure, axes = plt.subplots(len(rows), 1, figsize=(7.6, 0.62 * len(rows)), layout="constrained")
-    figure.get_layout_engine().set(rect=(0.08, 0, 0.92, 1))  # type: ignore[union-attr]
-    for line, (label, made) in zip(axes, rows.items(), strict=True):
-        strip = torch.cat(
-            [torch.nn.functional.pad(p[0], (1, 1, 1, 1), value=1.0) for p in made.clamp(0, 1)], dim=1
-        )
-        line.imshow(strip.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        line.text(-0.01, 0.5, label, ha="right", va="center", fontsize=8, transform=line.transAxes)
-        line.set_xticks([])
-        line.set_yticks([])
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    strips({label: made for label, made in pictures.items() if ", seed" not in label} | {"real": real}, path)
 
 
 if __name__ == "__main__":

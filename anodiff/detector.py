@@ -100,12 +100,13 @@ class Detector:
                 model will not have.
             TrainingError: the loss is not a number.
         """
+        from anodiff.complete import complete
         from anodiff.fitting import fit
-        from anodiff.gather import Gathered, gather, labelled
+        from anodiff.gather import Gathered, gather
 
         compose.check_levels(self.config)
         gathered = good if isinstance(good, Gathered) else gather(good, self.config)
-        self.config = labelled(self.config, gathered)
+        self.config = complete(self.config, gathered)
         fitted = fit(
             self.config,
             gathered,
@@ -124,7 +125,8 @@ class Detector:
             "unreadable": len(gathered.unreadable),
             "steps": fitted.outcome.steps,
             "training_seconds": round(fitted.outcome.seconds, 1),
-            **({"alarms": list(fitted.outcome.alarms)} if fitted.outcome.alarms else {}),
+            **fitted.taught.about,
+            **({"alarms": list(fitted.alarms)} if fitted.alarms else {}),
         }
         return self.adopt(fitted.predictor, shape=fitted.shape, target_fpr=fitted.target_fpr, about=about)
 

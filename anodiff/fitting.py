@@ -1,4 +1,4 @@
-"""From good pictures to a predictor: whitening, training, calibration, in that order."""
+"""From good pictures to a predictor: codec, training, calibration, in that order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from anodiff import compose
-from anodiff.codec.feature import FeatureCodec
+from anodiff.codec.pixel import PixelCodec
+from anodiff.coding.codes import codes
+from anodiff.coding.teach import LOOKED_AT, Taught, teach
 from anodiff.config import RunConfig, dump
 from anodiff.data.dataset import ImageSet, Picture
 from anodiff.detect.predictor import Predictor
@@ -21,6 +23,7 @@ from anodiff.diffusion.gan import Critic, DDGANDenoiser
 from anodiff.encode.label import Labeller
 from anodiff.errors import ModelFileError
 from anodiff.gather import Gathered, label_numbers
+from anodiff.told import Teller, telling
 from anodiff.train.adversarial import Adversaries
 from anodiff.train.fit import Outcome
 from anodiff.train.fit import fit as train
@@ -41,21 +44,12 @@ class Fitted:
     shape: tuple[int, int]
     target_fpr: float
     outcome: Outcome
+    taught: Taught  # what teaching the codec brought to light
 
-
-class Codes:
-    """Codes of pictures, made once by a frozen codec and kept as float16: rows for the trainer."""
-
-    def __init__(self, z: Tensor, draws: int) -> None:
-        self.z = z  # [pictures * draws, c, h, w], the draws of a picture side by side
-        self.draws = draws
-
-    def __len__(self) -> int:
-        return len(self.z) // self.draws
-
-    def item(self, index: int, seed: int) -> Tensor:
-        """The code of picture `index` in the draw `seed` chooses, [c, h, w]."""
-        return self.z[index * self.draws + seed % self.draws].float()
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What looks wrong, a sentence each; mostly nothing."""
+        return (*self.taught.warnings, *self.outcome.alarms)
 
 
 def fit(
@@ -81,6 +75,7 @@ def fit(
     held_labels = label_numbers(config, gathered.held_rows)
     target_fpr = config.threshold.target_fpr or max(DEFAULT_RATE, least_rate(_fewest(gathered, held_labels)))
     codec = compose.codec(config)
+    teller = Teller(config)
     shape = gathered.shape(config, compose.multiple(config, codec.stride))
     predictor = compose.predictor(config, target_fpr=target_fpr, shape=shape, ready=codec).to(device)
     if start is not None:
@@ -94,26 +89,42 @@ def fit(
         seed=config.seed,
         cache=torch.uint8,
     )
-    if isinstance(codec, FeatureCodec):
-        say(f"learning the whitening of {codec.channels} features from {len(gathered.train)} pictures")
-        codec.learn(batches(gathered.train, shape, config, device))
-        say("encoding the pictures")
-        rows: Codes | ImageSet = _codes(pictures, codec, config, device)
-    else:
-        rows = pictures
     identity = {"configuration": _digest(config), "pictures": _fingerprint(gathered.train)}
-    online = None if isinstance(codec, FeatureCodec) else codec
+    plan = compose.plan(config, devices=devices, accelerator=_accelerator(device))
+    taught = teach(
+        codec,
+        config,
+        pictures,
+        batches(_some(gathered.held), shape, config, device),
+        lambda: batches(gathered.train, shape, config, device),
+        plan=plan,
+        folder=folder,
+        resume=resume,
+        identity=identity,
+        device=device,
+        progress=progress,
+        say=say,
+    )
+    beside = teller.beside(codec)
+    if isinstance(codec, PixelCodec):
+        rows, online = pictures, codec
+    else:
+        say("encoding the pictures")
+        draws = config.data.draws if pictures.augment is not None or beside is not None else 1
+        rows, online = codes(pictures, codec, draws=draws, beside=beside, device=device), None
+    told = telling(teller, gathered.train_rows, rows, codec, beside, shape)
     model = predictor.denoiser
     if isinstance(model, DDGANDenoiser) and isinstance(predictor.critic, Critic):
         model = Adversaries(model, predictor.critic)
     outcome = train(
         model,  # type: ignore[arg-type]
         rows,
-        compose.plan(config, devices=devices, accelerator=_accelerator(device)),
+        plan,
         objective=compose.objective(config),
         folder=folder,
         resume=resume,
         labels=labels,
+        told=told,
         codec=online,
         identity=identity,
         progress=progress,
@@ -135,12 +146,12 @@ def fit(
     say("learning what is usual, and the threshold from the pictures held out")
     predictor.eval().to(device)
     every = -(-len(gathered.train) // MOST_TAUGHT)
-    taught, taught_labels = gathered.train[::every], None if labels is None else labels[::every]
+    shown, shown_labels = gathered.train[::every], None if labels is None else labels[::every]
     predictor.learn(
-        lambda: with_labels(batches(taught, shape, config, device), taught_labels),
+        lambda: with_labels(batches(shown, shape, config, device), shown_labels),
         lambda: with_labels(batches(gathered.held, shape, config, device), held_labels),
     )
-    return Fitted(predictor, shape, target_fpr, outcome)
+    return Fitted(predictor, shape, target_fpr, outcome, taught)
 
 
 def batches(
@@ -207,15 +218,9 @@ def _begin(predictor: Predictor, start: Mapping[str, Tensor]) -> None:
         ) from error
 
 
-@torch.no_grad()
-def _codes(pictures: ImageSet, codec: FeatureCodec, config: RunConfig, device: torch.device) -> Codes:
-    draws = config.data.draws if pictures.augment is not None else 1
-
-    def rows() -> Iterable[Tensor]:
-        for index in range(len(pictures)):
-            yield torch.stack([pictures.item(index, draw) for draw in range(draws)])
-
-    return Codes(torch.cat([codec.encode(row.to(device)).cpu().half() for row in rows()]), draws)
+def _some(pictures: Sequence[Picture]) -> Sequence[Picture]:
+    """Pictures at most `LOOKED_AT`, evenly chosen."""
+    return pictures[:: -(-len(pictures) // LOOKED_AT)]
 
 
 def _accelerator(device: torch.device) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +14,7 @@ from anodiff.detect.predictor import Predictor
 from anodiff.detect.steering import Steering
 from anodiff.detect.walk import MeanShift
 from anodiff.diffusion.classifier import NoisyClassifier
+from anodiff.diffusion.denoiser import reads
 from anodiff.encode.label import number_of
 from anodiff.errors import ConfigError, RefusalError
 
@@ -34,7 +35,7 @@ def guiding(
     names: Sequence[str],
     *,
     scale: float | None = None,
-    negative: str | None = None,
+    negative: str | Cond | None = None,
     classifier_scale: float | None = None,
     form: Form = "score",
     weaker: Predictor | None = None,
@@ -46,7 +47,7 @@ def guiding(
         predictor: the model.
         names: of its labels; empty where it is not conditional.
         scale: of classifier-free guidance; 1 = the label alone, above = away from no label (or from `negative`).
-        negative: name of a label to lead away from.
+        negative: name of a label to lead away from, or other conditions, one row.
         classifier_scale: of guidance by the model's classifier; 0 = none.
         form: of guidance by the classifier.
         weaker: a weaker model of the same parts, to lead away from (autoguidance, arXiv:2406.02507).
@@ -66,15 +67,18 @@ def guiding(
             raise ConfigError(
                 f"The {name} of a guidance should be a finite number of 0 or above, got {value}."
             )
-    if (scale is not None or negative is not None) and not names:
+    if (scale is not None or negative is not None) and not (names or reads(predictor.denoiser)):
         raise RefusalError(
             "Classifier-free guidance compares the model with and without a label, but this model was fitted without "
-            "labels: leave the scale out, or fit with labels.kind=category or cluster."
+            "labels: leave the scale out, or fit with labels.kind=category or cluster (or tokens.kind, beside.kind)."
         )
     if scale is not None:
         own = replace(own, free=scale)
     if negative is not None:
-        own = replace(own, negative=number_of(negative, names))
+        away = (
+            negative if isinstance(negative, Cond) else Cond(label=torch.tensor([number_of(negative, names)]))
+        )
+        own = replace(own, negative=away)
         if own.free == 1:
             raise ConfigError("A negative label needs a scale other than 1, which uses the label alone.")
     shift = None
@@ -97,19 +101,3 @@ def guiding(
             )
         own = replace(own, weaker=weaker.denoiser, auto=weaker_scale)
     return Guiding(own, shift)
-
-
-def labelling(
-    names: Sequence[str], label: str | None, device: torch.device
-) -> Callable[[range], Cond] | None:
-    """From the numbers of pictures to their labels: `label` for all, or in turn; None for a model without labels.
-
-    Raises:
-        ConfigError: a label the model does not have.
-    """
-    if label is None and not names:
-        return None
-    chosen = range(len(names)) if label is None else [number_of(label, names)]
-    return lambda pictures: Cond(
-        label=torch.tensor([chosen[i % len(chosen)] for i in pictures], device=device)
-    )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from anodiff.cond import Cond
-from anodiff.detect.predictor import Predictor
+from anodiff.detect.predictor import Predictor, bare
 from anodiff.detect.steering import Steering
 from anodiff.detect.walk import Sampler, walk
+from anodiff.diffusion.denoiser import Denoiser
 from anodiff.diffusion.guidance import Bind
 from anodiff.diffusion.levels import Levels, Spacing, spaced
 from anodiff.diffusion.sampling import Variance, needs_mean
@@ -26,6 +28,16 @@ STEPS = 50
 """Of a sampler where nobody asks for a number; fewer where the model has fewer levels."""
 
 _APART = 1_000_003  # pictures of two seeds share no noise below a million of them
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a batch of pictures is painted from, one row a picture."""
+
+    numbers: Sequence[int]  # of their noise: rows of one number share it
+    cond: Cond = field(default_factory=Cond)  # its noise is replaced
+    begin: Tensor | None = None  # [B, c, h, w] what the first noise is added to; None: nothing
+    around: Callable[[Denoiser], Denoiser] = bare  # stands around the steered denoiser
 
 
 def unseen(chunks: Sequence[T]) -> Iterable[T]:
@@ -66,6 +78,7 @@ def paint(
     batch: int = 8,
     device: torch.device,
     cond_of: Callable[[range], Cond] | None = None,
+    rows_of: Callable[[range], Rows] | None = None,
     guided: Guiding | None = None,
     counted: Callable[[Sequence[range]], Iterable[range]] = unseen,
 ) -> Iterator[np.ndarray]:
@@ -88,6 +101,8 @@ def paint(
         batch: pictures at a time.
         device: where the predictor lives.
         cond_of: from the numbers of a batch's pictures to its conditions; their noise is replaced.
+        rows_of: from these numbers to all that the batch is painted from, in place of `cond_of`; as many pictures come
+            as it has rows.
         guided: what stands around the denoiser, in place of the predictor's own guidance.
         counted: given the batches, goes through them, as a bar that counts does.
 
@@ -131,16 +146,20 @@ def paint(
             f"Pictures should have sides that are multiples of {stride}, got {shape[0]} x {shape[1]}."
         )
 
+    def plain(chunk: range) -> Rows:
+        return Rows(chunk, Cond() if cond_of is None else cond_of(chunk))
+
     @torch.no_grad()  # not inference_mode, under which guidance could not take gradients
     def one(chunk: range) -> np.ndarray:
-        noise = PerImageNoise([seed * _APART + number for number in chunk], draw=predictor.draw)
-        z = torch.zeros(len(chunk), predictor.codec.channels, shape[0] // stride, shape[1] // stride)
-        z = z.to(device)  # [B, c, h, w]
-        cond = replace(Cond() if cond_of is None else cond_of(chunk), noise=noise)
+        rows = (rows_of or plain)(chunk)
+        noise = PerImageNoise([seed * _APART + number for number in rows.numbers], draw=predictor.draw)
+        z = torch.zeros(len(rows.numbers), predictor.codec.channels, shape[0] // stride, shape[1] // stride)
+        z = z.to(device) if rows.begin is None else rows.begin.to(device)  # [B, c, h, w]
+        cond = replace(predictor.read(rows.cond), noise=noise)
         image = predictor.codec.decode(
             walk(
-                Bind(denoiser, cond),
-                sigmas[0].to(z) * noise(z),
+                Bind(rows.around(denoiser), cond),
+                z + sigmas[0].to(z) * noise(z),
                 sigmas,
                 sampler=sampler,
                 eta=0.0 if sampler == "ddpm" else share,

@@ -26,6 +26,9 @@ SCORES = {
     "one_step": "score={kind: one_step, sigmas: [%s], residual: plain}",
     "partial_noise": "score={kind: partial_noise, levels: [%s], steps: 1, distances: {l1: 1.0}}",
     "inversion": "score={kind: inversion, level: %s, steps: 1}",
+    "repair": "score={kind: repair, level: %s, steps: 1}",
+    "resampled": "score={kind: repair, masks: 4, level: %s, steps: 1, resamples: 2}",
+    "detail": "score={kind: detail, level: %s, steps: 1}",
     "bound": "score={kind: bound, level: %s, steps: 2}",
     "opinion": "score={kind: opinion, levels: [%s]}",
     "flow": "score={kind: flow, low: 0.5, high: %s, steps: 2}",
@@ -53,6 +56,10 @@ SENTENCES = [
     ("pixels", ["score={kind: flow, steps: 1}"], "score.steps: a flow lies between levels; take 2 or more"),
     ("pixels", ["score={kind: flow, low: 5, high: 5}"], "score.low: 5 should lie below score.high: 5"),
     ("pixels", ["score={kind: inversion, level: 200}"], "score.level: 200 is no noise level"),
+    ("pixels", ["score={kind: repair, level: 200}"], "score.level: 200 is no noise level"),
+    ("pixels", ["score={kind: detail, level: 0.02, steps: 9}"], "score.steps does not fit score.level: 0.02: steps=9"),
+    ("pixels", [DDGAN, "score={kind: repair, level: 2, steps: 1}"], "score.level: 2 is no noise level of this model"),
+    ("pixels", [DDGAN, "score={kind: detail, level: 3.41}"], "steps=10, but only 2 noise levels"),
     ("pixels", ["score={kind: flow, low: 0.001}"], "score.low: 0.001 is no noise level"),
     ("pixels", ["score={kind: flow, high: 1000}"], "score.high: 1000 is no noise level"),
 ]  # fmt: skip
@@ -101,8 +108,8 @@ def test_the_levels_are_those_of_the_network_that_is_trained(family: str) -> Non
         assert torch.equal(known.table, real.table)
 
 
-MEANS = ("one_step", "partial_noise", "inversion", "bound", "flow")
-DRAWS = ("one_step", "partial_noise", "opinion")
+MEANS = ("one_step", "partial_noise", "inversion", "repair", "resampled", "detail", "bound", "flow")
+DRAWS = ("one_step", "partial_noise", "repair", "resampled", "detail", "opinion")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,18 @@ def add(verbs: Verbs) -> None:
     demo.add_argument("--bad", type=int, default=20, metavar="N", help="defective pictures (default: 20)")
     demo.set_defaults(run=run_demo)
 
+    parts = what.add_parser(
+        "make-parts", help="write pictures of machine parts, with captions, boxes and maps of classes"
+    )
+    parts.add_argument("folder", metavar="FOLDER", help="where to; made if needed")
+    parts.add_argument("--count", type=int, default=400, metavar="N", help="pictures (default: 400)")
+    parts.add_argument("--size", type=int, default=64, metavar="PX", help="side of a picture (default: 64)")
+    parts.add_argument("--seed", type=int, default=0, help="another seed, other pictures (default: 0)")
+    parts.add_argument(
+        "--most", type=int, default=4, metavar="N", help="parts a picture at most, 1 to 4 (default: 4)"
+    )
+    parts.set_defaults(run=run_parts)
+
     split = what.add_parser("split", help="write a manifest divided into train and test")
     _sourced(split)
     split.add_argument("-o", "--out", metavar="CSV", required=True, help="the manifest")
@@ -103,6 +115,16 @@ def run_demo(args: argparse.Namespace) -> int:
         good=args.good,
         bad=args.bad,
     )
+    console.result(str(made))
+    return exit.DONE
+
+
+def run_parts(args: argparse.Namespace) -> int:
+    """Write the pictures of parts and print where their manifest is."""
+    from anodiff.data.parts import make_parts
+
+    writable(Path(args.folder))
+    made = make_parts(args.folder, count=args.count, size=args.size, seed=args.seed, most=args.most)
     console.result(str(made))
     return exit.DONE
 

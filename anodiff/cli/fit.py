@@ -90,9 +90,10 @@ def run(args: argparse.Namespace) -> int:
     check_levels(config)  # before a folder is made or a picture read
     folder = Run(Path(args.out)).create()
 
+    from anodiff.complete import complete
     from anodiff.config import dump
     from anodiff.detector import Detector
-    from anodiff.gather import gather, labelled
+    from anodiff.gather import gather
     from anodiff.train.progress import progress
 
     good = gather(args.good, config, split_column=args.split_column, category=args.category)
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         config = _with_steps(config, args.epochs, train)
     if args.resume is None and (folder.interrupted or folder.model.exists()):
         console.note(f"{folder.path} holds an earlier run: starting anew (--resume auto would go on with it)")
-    config = labelled(config, good)
+    config = complete(config, good)
     detector = Detector(config=config, device=args.device)
     folder.write_config(dump(config))
     folder.write_split(_rows(good.train_rows), _rows(good.held_rows))
@@ -148,8 +149,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _paint(detector: Detector, folder: Run) -> None:
     """Fill samples/ with new pictures at the working shape; smaller ones would show what the model never saw."""
-    from anodiff.guiding import labelling
     from anodiff.painting import paint, usual_steps
+    from anodiff.tasks.asked import Asked, conditions
 
     height, width = detector.shape
     count = max(1, min(SAMPLES, SAMPLES * SAMPLE_AREA // (height * width)))
@@ -161,7 +162,7 @@ def _paint(detector: Detector, folder: Run) -> None:
         steps=usual_steps(detector.predictor.denoiser.levels, most=SAMPLE_STEPS),
         seed=detector.config.seed,
         device=detector.device,
-        cond_of=labelling(detector.labels, None, detector.device),
+        cond_of=conditions(detector.config, Asked(), detector.device),
     )
     hang(writable(folder.samples), pictures, count=count)
 

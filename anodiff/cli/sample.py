@@ -1,4 +1,4 @@
-"""`anodiff sample`: new pictures from a model that paints."""
+"""`anodiff sample`: new pictures from a model that paints, or pictures finished by it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from anodiff.run import writable
 
 SAMPLERS = ("ddim", "ddpm", "heun", "dpmpp_2m")
 VARIANCES = ("small", "large", "learned")
+COUNT = 16
+"""Pictures where nobody asks for a number."""
 SPACINGS = ("trailing", "leading", "linspace", "quadratic", "karras", "all")
 
 
@@ -23,7 +25,12 @@ def add(verbs: Verbs) -> None:
     verb = verbs.add_parser("sample", help="paint new good parts with a model that paints")
     verb.add_argument("model", metavar="MODEL", help="the .anodiff file")
     verb.add_argument("-o", "--out", metavar="OUT", default="samples", help="folder (default: samples)")
-    verb.add_argument("--count", type=int, default=16, metavar="N", help="how many pictures (default: 16)")
+    verb.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help="how many pictures (default: 16, or one for each picture given)",
+    )
     verb.add_argument(
         "--steps",
         type=int,
@@ -49,15 +56,15 @@ def add(verbs: Verbs) -> None:
         "--seed", type=int, default=0, help="picture i depends on it and on i alone (default: 0)"
     )
     verb.add_argument("--batch", type=int, default=8, metavar="N", help="pictures at a time (default: 8)")
-    led = verb.add_argument_group("guidance, for a model with labels")
-    led.add_argument("--label", metavar="NAME", help="what to paint; without it the labels take turns")
+    _tasks(verb)
+    led = verb.add_argument_group("guidance, for a model that is told something")
     led.add_argument(
         "--scale",
         type=float,
         metavar="S",
-        help="classifier-free: 1 the label alone, above it away from no label (default: the model's)",
+        help="classifier-free: 1 what it is told alone, above it away from being told nothing (default: the model's)",
     )
-    led.add_argument("--negative", metavar="NAME", help="a label to lead away from, in place of no label")
+    led.add_argument("--negative", metavar="NAME", help="a label, or a text, to lead away from")
     led.add_argument("--classifier-scale", type=float, metavar="S", help="of the model's classifier; 0 none")
     led.add_argument(
         "--form",
@@ -71,6 +78,41 @@ def add(verbs: Verbs) -> None:
     verb.set_defaults(run=run)
 
 
+def _tasks(verb: argparse.ArgumentParser) -> None:
+    asked = verb.add_argument_group("what to paint, by a model that is told")
+    asked.add_argument("--label", metavar="NAME", help="of a model with labels; without it they take turns")
+    asked.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="of a model that reads words; (word:1.6) weighs it more, (word:0) masks it",
+    )
+    asked.add_argument(
+        "--layout",
+        type=Path,
+        metavar="FILE",
+        help='of a model that reads boxes: JSON [["class", left, top, right, bottom], ...] in shares of the sides',
+    )
+    edit = verb.add_argument_group("editing, by a model that reads words (prompt-to-prompt)")
+    edit.add_argument("--edit", metavar="TEXT", help="paint --prompt and, with its layout kept, this text")
+    edit.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="noise levels between which the layout is kept (default: all)",
+    )
+    edit.add_argument("--blend", metavar="WORD", help="change the picture only where this word looks")
+    edit.add_argument("--attention", action="store_true", help="draw where each word of the text looks")
+    given = verb.add_argument_group("pictures to finish")
+    given.add_argument(
+        "--superres", type=Path, nargs="+", default=[], metavar="PICTURE", help="enlarge these"
+    )
+    given.add_argument(
+        "--inpaint", type=Path, metavar="PICTURE", help="fill this one in where --mask is white"
+    )
+    given.add_argument("--mask", type=Path, metavar="PICTURE", help="of the same size")
+
+
 def run(args: argparse.Namespace) -> int:
     """Paint pictures: OUT/0000.png ... and OUT/grid.png."""
     for name in ("count", "steps", "batch"):
@@ -80,8 +122,11 @@ def run(args: argparse.Namespace) -> int:
     out = writable(Path(args.out))
 
     import anodiff
-    from anodiff.guiding import guiding, labelling
+    from anodiff.guiding import guiding
     from anodiff.painting import paint
+    from anodiff.tasks.asked import Asked, away
+    from anodiff.tasks.edited import Edit
+    from anodiff.tasks.task import task
 
     detector = anodiff.load(args.model, device=args.device)
     if not detector.predictor.codec.paints:
@@ -93,16 +138,28 @@ def run(args: argparse.Namespace) -> int:
         detector.predictor,
         detector.labels,
         scale=args.scale,
-        negative=args.negative,
+        negative=away(args.negative, detector.config, detector.device),
         classifier_scale=args.classifier_scale,
         form=args.form,
         weaker=None if args.weaker is None else anodiff.load(args.weaker, device=args.device).predictor,
         weaker_scale=args.weaker_scale,
     )
+    wanted = task(
+        detector.predictor,
+        detector.config,
+        detector.shape,
+        asked=Asked(label=args.label, prompt=args.prompt, layout=args.layout),
+        edit=None if args.edit is None else Edit(args.edit, window=args.window, blend=args.blend),
+        superres=args.superres,
+        inpaint=args.inpaint,
+        mask=args.mask,
+        device=detector.device,
+    )
+    count = args.count or wanted.count or COUNT
     pictures = paint(
         detector.predictor,
         detector.shape,
-        count=args.count,
+        count=count,
         steps=args.steps,
         sampler=args.sampler,
         eta=args.eta,
@@ -111,10 +168,11 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         batch=args.batch,
         device=detector.device,
-        cond_of=labelling(detector.labels, args.label, detector.device),
+        cond_of=wanted.cond_of,
+        rows_of=wanted.rows_of,
         guided=guided,
-        counted=partial(console.counted, label="sample", total=-(-args.count // args.batch)),
+        counted=partial(console.counted, label="sample", total=-(-count // args.batch)),
     )
-    hang(out, pictures, count=args.count)
-    console.result(f"{out}: {args.count} pictures and grid.png")
+    hang(out, map(wanted.finish, pictures), count=count * wanted.together)
+    console.result(f"{out}: {count * wanted.together} pictures and grid.png")
     return 0

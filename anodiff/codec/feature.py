@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NoReturn
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anodiff.codec.backbone import Backbone
-from anodiff.codec.protocol import whole_cells
+from anodiff.codec.protocol import by_row, whole_cells
 from anodiff.codec.whiten import ChannelMoments, Mode, Whiten
 from anodiff.errors import DataError, RefusalError
 
@@ -23,6 +23,7 @@ class FeatureCodec(nn.Module):
     """
 
     paints = False
+    bounded = False
 
     def __init__(
         self,
@@ -114,14 +115,3 @@ def at_size(z: Tensor, size: tuple[int, int]) -> Tensor:
     if z.shape[-2] >= size[0] and z.shape[-1] >= size[1]:
         return F.adaptive_avg_pool2d(z, size)
     return F.interpolate(z, size=size, mode="bilinear", align_corners=False)
-
-
-def by_row(image: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-    """`run` of a batch, on a CPU picture by picture.
-
-    One picture's maps fit into the cache and a batch's do not, so that this is no slower; and a picture's code is
-    then the same to the last bit whatever is beside it.
-    """
-    if image.device.type != "cpu" or image.shape[0] <= 1:
-        return run(image)
-    return torch.cat([run(row) for row in image.split(1)])

@@ -13,6 +13,7 @@ class PixelCodec(nn.Module):
     """Pixels as a code, `z = 2 image - 1` (arXiv:2006.11239, section 3.3), folded by `patch`; it paints, exactly."""
 
     paints = True
+    bounded = True
 
     def __init__(self, image_channels: int, *, patch: int = 1) -> None:
         """Store the shape.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,6 +15,8 @@ class Codec(Protocol):
 
     paints: bool
     """False: a feature codec, whose `decode` refuses."""
+    bounded: bool
+    """True: `z` lies in [-1, 1], so that an estimate may be clamped there."""
 
     @property
     def channels(self) -> int:
@@ -53,3 +57,14 @@ def whole_cells(mask: Tensor, stride: int, *, reach: int = 0) -> Tensor:
     unknown = F.max_pool2d(unknown, stride)  # [B, 1, ceil(H / stride), ceil(W / stride)]
     unknown = F.max_pool2d(unknown, 2 * reach + 1, stride=1, padding=reach)
     return (1.0 - unknown).to(mask.dtype)
+
+
+def by_row(image: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    """`run` of a batch, on a CPU picture by picture.
+
+    One picture's maps fit into the cache and a batch's do not, so that this is no slower; and a picture's code is
+    then the same to the last bit whatever is beside it.
+    """
+    if image.device.type != "cpu" or image.shape[0] <= 1:
+        return run(image)
+    return torch.cat([run(row) for row in image.split(1)])

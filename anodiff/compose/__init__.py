@@ -1,8 +1,9 @@
 """From a configuration to objects: the one place that knows both sides."""
 
+from anodiff.compose.codec import LEARNT, autoencoding, codec, codec_plan, criticised
 from anodiff.compose.detection import predictor, scorer, steering
 from anodiff.compose.levels import check_levels
-from anodiff.compose.model import LEARNT, classifier, codec, denoiser, labeller, multiple
+from anodiff.compose.model import classifier, denoiser, labeller, multiple
 from anodiff.compose.training import (
     augmentation,
     classifier_objective,
@@ -13,6 +14,23 @@ from anodiff.compose.training import (
 )
 
 __all__ = [
-    "LEARNT", "augmentation", "check_levels", "classifier", "classifier_objective", "classifier_plan", "codec",
-    "denoiser", "labeller", "multiple", "noise", "objective", "plan", "predictor", "scorer", "steering",
-]  # fmt: skip
+    "LEARNT",
+    "augmentation",
+    "autoencoding",
+    "check_levels",
+    "classifier",
+    "classifier_objective",
+    "classifier_plan",
+    "codec",
+    "codec_plan",
+    "criticised",
+    "denoiser",
+    "labeller",
+    "multiple",
+    "noise",
+    "objective",
+    "plan",
+    "predictor",
+    "scorer",
+    "steering",
+]

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
+
 from anodiff.codec.backbone import backbone
 from anodiff.codec.fuse import fused
-from anodiff.compose.model import Codec, classifier, codec, critic, denoiser, labeller, source
+from anodiff.compose.codec import Codec, codec, source
+from anodiff.compose.model import classifier, critic, denoiser, labeller
 from anodiff.compose.training import noise
+from anodiff.cond import Cond
 from anodiff.config import RunConfig, schema
 from anodiff.detect import distance
 from anodiff.detect.bylabel import CalibrationByLabel, ScorerByLabel, ThresholdByLabel
 from anodiff.detect.calibrate import Calibration, GlobalCalibration, NoCalibration, PositionCalibration
+from anodiff.detect.detail import Detail
 from anodiff.detect.flow import FlowScorer
 from anodiff.detect.heatmap import Smooth
 from anodiff.detect.opinion import OpinionScorer
 from anodiff.detect.pool import Maximum, Pool, TopShare
 from anodiff.detect.predictor import Predictor
+from anodiff.detect.repair import Repair
+from anodiff.detect.resampled import Resampled
 from anodiff.detect.residual import ResidualCovariance, ResidualSquares, ResidualVariance
 from anodiff.detect.restore import Inversion, PartialNoise, Pulled, Restorer
 from anodiff.detect.scorer import BoundScorer, Fused, OneStepError, RestorationScorer, Scorer
@@ -27,6 +34,8 @@ from anodiff.detect.walk import MeanShift
 from anodiff.diffusion.classifier import NoisyClassifier
 from anodiff.diffusion.gan import Critic
 from anodiff.encode.label import number_of
+from anodiff.errors import ConfigError
+from anodiff.told import Teller
 
 
 def predictor(
@@ -45,10 +54,15 @@ def predictor(
         shape: working (height, width).
         weights: where the backbones' weights come from, in place of the configuration's word.
         ready: its codec, where it is there already.
+
+    Raises:
+        ConfigError: a score whose cells leave nothing around them in pictures of this shape.
     """
     z = ready or codec(config, weights=weights)
     model = denoiser(config, z.channels)
-    guide = classifier(config, z.channels, (shape[0] // z.stride, shape[1] // z.stride), model.levels)
+    size = (shape[0] // z.stride, shape[1] // z.stride)
+    _check_cells(config, size)
+    guide = classifier(config, z.channels, size, model.levels)
     judge = critic(config, z.channels)
     return Predictor(
         z,
@@ -56,6 +70,7 @@ def predictor(
         scorer(config, weights=weights, shift=_shift(config, guide), judge=judge),
         wrap=steering(config, z, guide),
         labeller=labeller(config, weights=weights),
+        tell=Teller(config).scoring(z),
         classifier=guide,
         critic=judge,
         smooth=Smooth(config.calibration.smooth),
@@ -69,15 +84,22 @@ def predictor(
 
 
 def steering(config: RunConfig, z: Codec, guide: NoisyClassifier | None) -> Steering:
-    """What stands around the denoiser; a clamp where the range is known, in pixels."""
-    plain = Steering(clamp=z.paints, fixed=getattr(config.score, "latent", "drawn") == "fixed")
+    """What stands around the denoiser; a clamp where the range of codes is known, as that of pixels is."""
+    plain = Steering(clamp=z.bounded, fixed=getattr(config.score, "latent", "drawn") == "fixed")
     match config.guidance:
         case schema.FreeGuidance(scale=scale, negative=negative):
-            away = None if negative is None else number_of(negative, config.labels.classes)
+            away = None if negative is None else _negative(negative, config)
             return replace(plain, free=scale, negative=away)
         case schema.ClassifierGuidance(scale=scale, form="score") if guide is not None:
             return replace(plain, log_prob=guide.log_prob, scale=scale)
     return plain
+
+
+def _negative(name: str, config: RunConfig) -> Cond:
+    """What to lead away from, one row: a label, or a text where the model reads words."""
+    if isinstance(config.tokens, schema.Text):
+        return Teller(config).worded([name])
+    return Cond(label=torch.tensor([number_of(name, config.labels.classes)]))
 
 
 def _shift(config: RunConfig, guide: NoisyClassifier | None) -> MeanShift | None:
@@ -133,6 +155,12 @@ def _scorer(config: RunConfig, weights: str | None, shift: MeanShift | None, jud
             return _heard(found, judge, s.levels, s.draws, s.opinion)
         case schema.Inversion() as s:
             return _compared(Inversion(s.level, steps=s.steps), s.distances, config, weights)
+        case schema.Repair() as s:
+            restorer = Repair(_repainted(s), cell=s.cell, masks=s.masks)
+            return _compared(restorer, s.distances, config, weights)
+        case schema.Detail() as s:
+            inner = PartialNoise((s.level,), steps=s.steps, sampler=s.sampler, eta=s.eta, draws=s.draws)
+            return _compared(Detail(inner, factor=s.factor), s.distances, config, weights)
         case schema.Bound() as s:
             bins = 256 if isinstance(config.codec, schema.PixelCodec) else None
             return BoundScorer(s.level, s.steps, variance=s.variance, bins=bins)
@@ -142,6 +170,24 @@ def _scorer(config: RunConfig, weights: str | None, shift: MeanShift | None, jud
         case schema.Opinion() as s:
             assert judge is not None  # the configuration refuses a family without one
             return OpinionScorer(judge, s.levels, draws=s.draws)
+
+
+def _check_cells(config: RunConfig, size: tuple[int, int]) -> None:
+    """Nothing, when cells to be hidden are smaller than the code; told before anything is trained."""
+    match config.score:
+        case schema.Repair(cell=cell) if cell >= max(size):
+            raise ConfigError(
+                f"score.cell: {cell} hides the whole code of {size[0]} x {size[1]} positions at once, with nothing "
+                f"left to paint it from; take at most {max(size) - 1}, better a quarter of a side or less."
+            )
+
+
+def _repainted(s: schema.Repair) -> Restorer:
+    """What paints the hidden cells: one walk down, or one whose steps are walked several times."""
+    if s.resamples == 1:
+        return PartialNoise((s.level,), steps=s.steps, sampler=s.sampler, eta=s.eta, draws=s.draws)
+    eta = 1.0 if s.sampler == "ddpm" else s.eta
+    return Resampled(s.level, steps=s.steps, resamples=s.resamples, eta=eta, draws=s.draws)
 
 
 def _compared(

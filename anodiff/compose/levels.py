@@ -55,7 +55,12 @@ def _asked(score: schema.Score) -> Iterator[tuple[str, float, int]]:
             yield from (("levels", start, steps) for start in starts)
         case schema.Opinion(levels=starts):
             yield from (("levels", start, 1) for start in starts)
-        case schema.Inversion(level=start, steps=steps) | schema.Bound(level=start, steps=steps):
+        case (
+            schema.Inversion(level=start, steps=steps)
+            | schema.Repair(level=start, steps=steps)
+            | schema.Detail(level=start, steps=steps)
+            | schema.Bound(level=start, steps=steps)
+        ):
             yield "level", start, steps
         case schema.Flow(low=low, high=high):
             yield "low", low, 1

@@ -1,19 +1,15 @@
-"""The networks of a configuration: codec, denoiser, classifier and labeller."""
+"""The networks of a configuration: denoiser, critic, classifier and labeller."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import lcm
-from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from anodiff.codec.backbone import backbone
-from anodiff.codec.feature import FeatureCodec
 from anodiff.codec.fuse import fused
-from anodiff.codec.pixel import PixelCodec
 from anodiff.codec.pooled import Pooled
+from anodiff.compose.codec import seeded, source
 from anodiff.config import RunConfig, schema
 from anodiff.diffusion.classifier import NoisyClassifier
 from anodiff.diffusion.denoiser import EpsDenoiser, KarrasDenoiser, VDenoiser, X0Denoiser
@@ -21,27 +17,15 @@ from anodiff.diffusion.gan import Critic, DDGANDenoiser
 from anodiff.diffusion.levels import Levels
 from anodiff.diffusion.schedule import table, zero_terminal
 from anodiff.encode.label import Labeller
+from anodiff.nets.boxes import BoxEncoder
 from anodiff.nets.classifier import Classifier
 from anodiff.nets.discriminator import Discriminator
 from anodiff.nets.generator import Generator
+from anodiff.nets.reader import Reader
+from anodiff.nets.text import TextEncoder
 from anodiff.nets.unet import UNet
 
-Codec = PixelCodec | FeatureCodec
 Family = EpsDenoiser | VDenoiser | X0Denoiser | KarrasDenoiser | DDGANDenoiser
-Net = TypeVar("Net", bound=nn.Module)
-
-LEARNT = "learnt"
-"""Stands for weights that come with the model file, so that no pretrained file is looked for."""
-
-
-def codec(config: RunConfig, *, weights: str | None = None) -> Codec:
-    """The codec of `config`; `weights` overrides where the backbone's come from."""
-    match config.codec:
-        case schema.PixelCodec(patch=patch):
-            return PixelCodec(config.data.channels, patch=patch)
-        case schema.FeatureCodec() as c:
-            found = backbone(c.backbone, c.stages, weights=source(weights or c.weights))
-            return FeatureCodec(fused(found), whitening=c.whitening, floor=c.floor, local=c.local)
 
 
 def multiple(config: RunConfig, stride: int) -> int:
@@ -79,18 +63,56 @@ def denoiser(config: RunConfig, channels: int) -> Family:
             frequency_shift=net.frequency_shift,
             pad=net.pad,
             classes=len(config.labels.classes) or None,
+            cond_channels=beside_channels(config, channels),
+            token_channels=0 if config.tokens.kind == "none" else config.tokens.channels,
+            transformer=net.transformer,
             dropout=net.dropout,
             patch=net.patch,
         )
 
     def body() -> nn.Module:
+        made = reading(config, unet())
         match family:
             case schema.DDGANFamily(latent=latent, mapping=layers):
                 limit = 1 / family.std if bounded else None  # pixels end at -1 and 1
-                return Generator(unet(), latent=latent, layers=layers, limit=limit)
-        return unet()
+                return Generator(made, latent=latent, layers=layers, limit=limit)
+        return made
 
-    return of_family(config, _seeded(config, body))
+    return of_family(config, seeded(config, body))
+
+
+def reading(config: RunConfig, net: UNet) -> UNet | Reader:
+    """The network, with the encoder of the words or boxes that it is told, where it is."""
+    match config.tokens:
+        case schema.Text(clip=None) as told:
+            return Reader(
+                net,
+                TextEncoder(
+                    len(told.vocabulary),
+                    told.channels,
+                    depth=told.depth,
+                    heads=told.heads,
+                    length=told.length,
+                ),
+                "words",
+            )
+        case schema.Layout() as told:
+            return Reader(
+                net, BoxEncoder(len(told.classes), told.channels, depth=told.depth, heads=told.heads), "boxes"
+            )
+    return net
+
+
+def beside_channels(config: RunConfig, channels: int) -> int:
+    """Channels of what is concatenated to codes of `channels` channels."""
+    match config.beside:
+        case schema.LowRes():
+            return config.data.channels
+        case schema.Masked():
+            return channels + 1
+        case schema.Semantic(classes=classes):
+            return classes
+    return 0
 
 
 def of_family(config: RunConfig, net: nn.Module) -> Family:
@@ -110,7 +132,7 @@ def critic(config: RunConfig, channels: int) -> Critic | None:
     if not isinstance(config.family, schema.DDGANFamily):
         return None
     net = config.family.critic
-    made = _seeded(
+    made = seeded(
         config,
         lambda: Discriminator(
             in_channels=channels,
@@ -132,7 +154,7 @@ def classifier(
     if not isinstance(config.guidance, schema.ClassifierGuidance):
         return None
     net = config.guidance.net
-    half = _seeded(
+    half = seeded(
         config,
         lambda: Classifier(
             in_channels=channels,
@@ -161,11 +183,6 @@ def labeller(config: RunConfig, *, weights: str | None = None) -> Labeller | Non
     return Labeller(Pooled(fused(found)), len(config.labels.classes))
 
 
-def source(weights: str) -> str:
-    """Where a backbone's weights come from: `random` where they are loaded with the model."""
-    return "random" if weights == LEARNT else weights
-
-
 def chain(family: schema.DDGANFamily) -> Tensor:
     """The few levels of a generator's chain, [T] ascending float64: those of unit data, times the data's deviation."""
     return family.std * levels_table(family.schedule)
@@ -175,10 +192,3 @@ def levels_table(config: schema.Schedule) -> Tensor:
     """The ascending sigmas [T] float64 of a schedule."""
     found = table(config.name, config.steps)
     return zero_terminal(found) if config.zero_terminal_snr else found
-
-
-def _seeded(config: RunConfig, make: Callable[[], Net]) -> Net:
-    """A network whose first weights are a function of the seed, in the layout that is faster on a CPU."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return make().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

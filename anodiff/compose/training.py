@@ -89,7 +89,7 @@ def plan(config: RunConfig, *, devices: int | str = 1, accelerator: str = "auto"
         weight_decay=train.weight_decay,
         clip=train.clip,
         ema=train.ema,
-        condition_dropout=train.condition_dropout if config.labels.classes else 0.0,
+        condition_dropout=train.condition_dropout if config.conditional else 0.0,
         seed=config.seed,
         precision=train.precision,
         max_time=train.max_time,

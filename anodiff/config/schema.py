@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from anodiff.config.codec import Codec, FeatureCodec, LatentCodec, PixelCodec
 from anodiff.config.conditions import (
     CategoryLabels,
     ClassifierGuidance,
@@ -27,16 +28,29 @@ from anodiff.config.family import (
 )
 from anodiff.config.score import (
     Bound,
+    Detail,
     Distance,
     Flow,
     Inversion,
     OneStep,
     Opinion,
     PartialNoise,
+    Repair,
     Sampler,
     Score,
 )
 from anodiff.config.section import NotNegative, Section, Share
+from anodiff.config.tokens import (
+    Beside,
+    Layout,
+    LowRes,
+    Masked,
+    NoBeside,
+    NoTokens,
+    Semantic,
+    Text,
+    Tokens,
+)
 
 
 class Augment(Section):
@@ -65,25 +79,6 @@ class Data(Section):
     )
 
 
-class PixelCodec(Section):
-    """Pixels, scaled to [-1, 1] and folded into channels by `patch`."""
-
-    kind: Literal["pixel"] = "pixel"
-    patch: PositiveInt = 4
-
-
-class FeatureCodec(Section):
-    """A frozen extractor and a whitening learnt on normals; scores, paints nothing."""
-
-    kind: Literal["feature"] = "feature"
-    backbone: str = "tf_efficientnet_lite0"
-    stages: tuple[int, ...] = (2, 3)
-    weights: str = "auto"
-    whitening: Literal["channel", "full"] = "full"
-    floor: PositiveFloat = 0.01  # least variance the whitening divides by, as a share of the mean variance
-    local: PositiveInt = 1  # odd side of the local mean over features, in positions; 1: none
-
-
 class UNet(Section):
     """The network; widths are `width * multipliers`."""
 
@@ -92,6 +87,7 @@ class UNet(Section):
     multipliers: tuple[PositiveFloat, ...] = (1, 2)
     blocks: PositiveInt = 1
     attention: tuple[int, ...] = ()  # levels with attention, 0 the finest
+    transformer: Annotated[int, Field(ge=0)] = 0  # blocks of a spatial transformer there; 0: attention alone
     heads: PositiveInt | None = 4  # null: as many as leave head_channels to each
     head_channels: PositiveInt = 64
     resample: Literal["conv", "residual", "fir"] = (
@@ -128,7 +124,9 @@ class Train(Section):
     time_range: tuple[float, float] | None = (
         None  # log_uniform: low, high; log_normal: mean, deviation of ln sigma
     )
-    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of rows without their label, if any
+    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = (
+        0.1  # share of rows without their conditions, if any
+    )
     noise: Literal["gaussian", "simplex", "pyramid"] = "gaussian"  # the restorer uses the same
     checkpoint_every: PositiveInt = 100
     max_time: PositiveFloat | None = None  # seconds
@@ -168,11 +166,13 @@ class RunConfig(Section):
 
     seed: int = 0
     data: Data = Data()
-    codec: Annotated[PixelCodec | FeatureCodec, Field(discriminator="kind")] = PixelCodec()
+    codec: Codec = PixelCodec()
     net: UNet = UNet()
     family: Family = DiscreteFamily()
     labels: Labels = NoLabels()
     guidance: Guidance = NoGuidance()
+    tokens: Tokens = NoTokens()
+    beside: Beside = NoBeside()
     train: Train = Train()
     score: Score = PartialNoise()
     calibration: Calibration = Calibration()
@@ -185,9 +185,23 @@ class RunConfig(Section):
         asked = getattr(self.score, "variance", "small") == "learned"
         rules = (
             (
-                self.guidance.kind != "none" and self.labels.kind == "none",
-                f"guidance: {self.guidance.kind} leads towards a label, but the model has none; set labels.kind to "
+                self.guidance.kind == "classifier" and self.labels.kind == "none",
+                "guidance: classifier leads towards a label, but the model has none; set labels.kind to "
                 "category or cluster, or guidance.kind to none",
+            ),
+            (
+                self.guidance.kind == "free" and not self.conditional,
+                "guidance: free leads towards a condition, but the model has none; set labels.kind to "
+                "category or cluster (or tokens.kind, beside.kind), or guidance.kind to none",
+            ),
+            (
+                self.tokens.kind != "none" and not self.net.attention and not self.net.mid_attention,
+                f"tokens: {self.tokens.kind} is read by attention, and the network has none; name levels in "
+                "net.attention",
+            ),
+            (
+                self.beside.kind != "none" and not self.codec_paints,
+                f"beside: {self.beside.kind} belongs to models that paint; take codec.kind pixel or latent",
             ),
             (
                 self.guidance.kind == "free" and not self.train.condition_dropout,
@@ -235,6 +249,16 @@ class RunConfig(Section):
             if broken:
                 raise ValueError(sentence)
         return self
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the model is told anything that it can also go without."""
+        return any(part.kind != "none" for part in (self.labels, self.tokens, self.beside))
+
+    @property
+    def codec_paints(self) -> bool:
+        """Whether codes can be turned back into pictures."""
+        return not isinstance(self.codec, FeatureCodec)
 
     def _drawing(self) -> tuple[tuple[bool, str], ...]:
         """What a family that draws x0 asks of the other sections, and they of it."""
@@ -285,6 +309,7 @@ class RunConfig(Section):
 
 
 __all__ = [
+    "Beside",
     "Bound",
     "CategoryLabels",
     "ClassifierGuidance",
@@ -292,18 +317,30 @@ __all__ = [
     "ClusterLabels",
     "CriticNet",
     "DDGANFamily",
+    "Detail",
     "DiscreteFamily",
     "Distance",
+    "FeatureCodec",
     "Flow",
     "FreeGuidance",
     "Inversion",
     "KarrasFamily",
+    "LatentCodec",
+    "Layout",
+    "LowRes",
+    "Masked",
+    "NoBeside",
     "NoGuidance",
     "NoLabels",
+    "NoTokens",
     "OneStep",
     "Opinion",
     "PartialNoise",
+    "PixelCodec",
+    "Repair",
     "RunConfig",
     "Sampler",
     "Schedule",
+    "Semantic",
+    "Text",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from anodiff.config.section import NotNegative, Section
 
@@ -55,6 +55,59 @@ class Inversion(Section):
     distances: dict[Distance, PositiveFloat] = Field(default_factory=lambda: {"l1": 1.0})
 
 
+class Repair(Section):
+    """Every place painted anew from its surroundings, compared with what is there (RePaint, arXiv:2201.09865)."""
+
+    kind: Literal["repair"] = "repair"
+    cell: PositiveInt = 4  # side of what is hidden at once, in positions of the code
+    masks: Literal[2, 4] = 2  # groups of cells, hidden in turn: a checkerboard's two, or four
+    level: PositiveFloat = 0.95  # sigma from which hidden cells are painted
+    steps: PositiveInt = 10  # from the level down to 0
+    resamples: PositiveInt = 1  # times each step is walked; more listens better to the surroundings
+    sampler: Sampler = "ddpm"
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0  # of ddim
+    draws: PositiveInt = 1
+    distances: dict[Distance, PositiveFloat] = Field(default_factory=lambda: {"l1": 1.0})
+
+    @model_validator(mode="after")
+    def _walks(self) -> Repair:
+        check_eta(self.sampler, self.eta)
+        if self.resamples > 1 and self.sampler not in ("ddim", "ddpm"):
+            raise ValueError(
+                f"resamples: {self.resamples} goes back up with fresh noise, and {self.sampler} draws none; take "
+                "sampler ddim or ddpm, or leave resamples out"
+            )
+        return self
+
+
+class Detail(Section):
+    """Fine structure imagined anew above the coarse one, compared with what is there (ILVR, arXiv:2108.02938)."""
+
+    kind: Literal["detail"] = "detail"
+    factor: Annotated[int, Field(ge=2)] = (
+        4  # side of the cells whose means are kept, in positions of the code
+    )
+    level: PositiveFloat = 0.95  # sigma from which details are painted
+    steps: PositiveInt = 10  # from the level down to 0
+    sampler: Sampler = "ddim"
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0  # of ddim
+    draws: PositiveInt = 1
+    distances: dict[Distance, PositiveFloat] = Field(default_factory=lambda: {"l1": 1.0})
+
+    @model_validator(mode="after")
+    def _walks(self) -> Detail:
+        check_eta(self.sampler, self.eta)
+        return self
+
+
+def check_eta(sampler: str, eta: float) -> None:
+    """Nothing, where `eta` has a meaning; ValueError otherwise."""
+    if eta and sampler != "ddim":
+        raise ValueError(
+            f"eta: {eta:g} belongs to the sampler ddim; {sampler} draws all of its noise or none; leave eta out"
+        )
+
+
 class Bound(Section):
     """Per-position terms of the variational bound below a level (arXiv:2006.11239, equation 5)."""
 
@@ -82,4 +135,6 @@ class Opinion(Section):
     draws: PositiveInt = 1
 
 
-Score = Annotated[OneStep | PartialNoise | Inversion | Bound | Flow | Opinion, Field(discriminator="kind")]
+Score = Annotated[
+    OneStep | PartialNoise | Inversion | Repair | Detail | Bound | Flow | Opinion, Field(discriminator="kind")
+]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from anodiff.data.layout import BAD_NAMES, GOOD_NAMES
+from anodiff.data.layout import BAD_NAMES, ENDINGS, GOOD_NAMES
 from anodiff.data.table import COLUMNS, GOOD, table_of
 from anodiff.errors import DataError
 
 _GOOD_WORDS = GOOD_NAMES | {"0", "0.0", "false", "pass", "no", "negative"}
 _BAD_WORDS = BAD_NAMES | {"1", "1.0", "true", "fail", "yes", "positive"}
+_FILES = (*ENDINGS, ".json")
 
 
 def read_manifest(path: Path, *, split_column: str = "split") -> pd.DataFrame:
@@ -23,7 +26,8 @@ def read_manifest(path: Path, *, split_column: str = "split") -> pd.DataFrame:
     Paths are relative to the CSV's own folder. `label` is 0/1 or a word (good, ok, bad, defective, ...).
     Without a label the column `defect` decides; without both, every picture is good. Without a split column
     all pictures are for training, which is refused when some of them are defective. Files are not opened
-    here; only when none of the pictures exists the manifest as a whole is refused.
+    here; only when none of the pictures exists the manifest as a whole is refused. Further columns (caption,
+    boxes, exposure, ...) are kept; see `normalise`.
 
     Args:
         path: the CSV: UTF-8, separated by comma, semicolon or tab.
@@ -46,18 +50,24 @@ def read_manifest(path: Path, *, split_column: str = "split") -> pd.DataFrame:
 
 
 def normalise(frame: pd.DataFrame, *, home: Path, split_column: str, name: str) -> pd.DataFrame:
-    """The house table for any table that has a column `image`; relative paths start at `home`."""
+    """The house table for any table that has a column `image`; relative paths start at `home`.
+
+    Further columns are kept as text, lists in them as JSON; text that names a picture or a .json file below `home`
+    becomes its absolute path.
+    """
     if "image" not in frame:
         raise DataError(f"{name} needs a column `image`.{_hint('image', frame.columns)}")
     if frame.empty:
         raise DataError(f"{name} has no rows. Expected one row a picture.")
-    texts = frame.astype(object).where(frame.notna(), "").map(lambda value: str(value).strip())
+    texts = frame.astype(object).where(frame.notna(), "").map(_text)
     rows = texts.copy()
     rows["image"] = [_absolute(value, home) for value in texts["image"]]
     rows["mask"] = [_absolute(v, home) if v else None for v in texts["mask"]] if "mask" in texts else None
     rows["label"], rows["defect"] = _judgements(texts, name)
     rows["split"] = _splits(texts, list(rows["label"]), split_column, name)
     rows["category"] = texts.get("category", home.name)
+    for column in set(texts.columns) - set(COLUMNS):
+        rows[column] = [_beside(value, home) for value in texts[column]]
     if not any(os.path.exists(value) for value in rows["image"]):
         raise DataError(
             f"None of the {len(rows)} pictures of {name} exists; the first would be {rows['image'].iloc[0]}. "
@@ -73,6 +83,8 @@ def write_manifest(table: pd.DataFrame, path: Path) -> Path:
     out = table.copy()
     for column in ("image", "mask"):
         out[column] = [_relative(value, path.parent) for value in table[column]]
+    for column in set(table.columns) - set(COLUMNS):
+        out[column] = [_relative(v, path.parent) if _is_file(v) else v for v in table[column]]
     out.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
     return path
 
@@ -133,6 +145,19 @@ def _separator(path: Path) -> str:
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         header = file.readline()
     return max(",;\t", key=header.count)  # the first of equals: a comma where there is one column only
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, list | tuple) else str(value).strip()
+
+
+def _beside(value: str, home: Path) -> str:
+    path = _absolute(value, home) if _is_file(value) else value
+    return path if os.path.isfile(path) else value
+
+
+def _is_file(value: object) -> bool:
+    return isinstance(value, str) and value.lower().endswith(_FILES)
 
 
 def _absolute(value: str, home: Path) -> str:

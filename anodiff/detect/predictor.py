@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +25,9 @@ from anodiff.noise import NoiseDraw, PerImageNoise, gaussian
 Images = Callable[[], Iterable[Tensor | tuple[Tensor, Tensor]]]
 """Every call goes once through the same normals in the same order, in batches [B, C, H, W] in [0, 1]; with the label
 [B] of each picture where it is known."""
+
+Tell = Callable[[Tensor, Cond, Sequence[int]], Cond]
+"""(pictures [B, C, H, W] in [0, 1], their conditions with the label, one seed a row) -> the conditions, completed."""
 
 Observed = tuple[Parts, Tensor | None]
 """What a batch showed, and the label [B] of each picture where the model has labels."""
@@ -64,6 +67,7 @@ class Predictor(nn.Module):
             the module and the state's keys stay those of the denoiser.
         labeller: pictures [B, C, H, W] -> label [B], for a conditional model; a label that comes with a batch goes
             before its own.
+        tell: what a model that reads more than a label is told of a picture: words, what stands beside its code.
         classifier: of noisy pictures, where `wrap` guides by one; kept here to be moved and saved with the rest.
         critic: the discriminator of a denoiser that draws, which a scorer may ask; kept here likewise.
         smooth: a Gaussian over the scorer's map, before calibration.
@@ -87,6 +91,7 @@ class Predictor(nn.Module):
         *,
         wrap: Callable[[Denoiser], Denoiser] = bare,
         labeller: nn.Module | None = None,
+        tell: Tell | None = None,
         classifier: nn.Module | None = None,
         critic: nn.Module | None = None,
         smooth: Smooth,
@@ -105,6 +110,7 @@ class Predictor(nn.Module):
         self.scorer = scorer
         self.wrap = wrap
         self.labeller = labeller
+        self.tell = tell
         self.classifier = classifier
         self.critic = critic
         self.smooth = smooth
@@ -145,9 +151,17 @@ class Predictor(nn.Module):
         """The scorer's observation of `image` [B, C, H, W], under noise keyed by each picture's content."""
         if self.training:
             self.eval()  # dropout would make a score depend on chance
-        noise = PerImageNoise([self.key(row, self.seed) for row in image], draw=self.draw)
-        cond = replace(self.labelled(image, cond), noise=noise)
+        seeds = [self.key(row, self.seed) for row in image]
+        cond = self.labelled(image, cond)
+        if self.tell is not None:
+            cond = self.read(self.tell(image, cond, seeds))
+        cond = replace(cond, noise=PerImageNoise(seeds, draw=self.draw))
         return self.scorer.observe((self.wrap(self.denoiser), self.codec), image, cond)
+
+    def read(self, cond: Cond) -> Cond:
+        """The conditions with words or boxes read once, in place of at every step of a walk."""
+        reader = getattr(getattr(self.denoiser, "net", None), "read", None)
+        return cond if reader is None else reader(cond)
 
     @torch.no_grad()
     def labelled(self, image: Tensor, cond: Cond | None = None) -> Cond:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 
-import torch
 from torch import Tensor
 
 from anodiff.cond import Cond
@@ -16,12 +15,18 @@ from anodiff.errors import RefusalError
 
 @dataclass(frozen=True, eq=False)
 class AwayFrom(CFG):
-    """Classifier-free guidance away from one label, whatever the size of the batch."""
+    """Classifier-free guidance away from one condition, whatever the size of the batch; `negative` has one row."""
 
-    negative: int = 0
+    negative: Cond = field(default_factory=Cond)
 
     def _steer(self, x0: Tensor, y: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
-        reference = Cond(label=torch.full((len(y),), self.negative, device=y.device))
+        told = {part.name: getattr(self.negative, part.name) for part in fields(Cond)}
+        rows = {
+            name: value.to(y.device).expand(len(y), *value.shape[1:])
+            for name, value in told.items()
+            if isinstance(value, Tensor)
+        }
+        reference = replace(self.negative, **rows)
         return CFG(self.inner, self.scale, reference)._steer(x0, y, sigma, cond)
 
 
@@ -34,7 +39,7 @@ class Steering:
     """
 
     free: float = 1.0  # scale of classifier-free guidance; 1 = the label without guidance
-    negative: int | None = None  # label to lead away from; None: no label
+    negative: Cond | None = None  # one row, to lead away from; None: the learned null
     log_prob: LogProb | None = None  # of a classifier of noisy pictures
     scale: float = 0.0  # of its guidance, in the score form
     weaker: Denoiser | None = None  # a weaker model to lead away from (autoguidance, arXiv:2406.02507)
@@ -60,11 +65,10 @@ class Steering:
             if weaker is not None and weaker.levels.draws:
                 weaker = FixedLatent(weaker)
         if self.free != 1:
-            plain = self.negative is None
             denoiser = (
                 CFG(denoiser, self.free)
-                if plain
-                else AwayFrom(denoiser, self.free, negative=self.negative or 0)
+                if self.negative is None
+                else AwayFrom(denoiser, self.free, negative=self.negative)
             )
         if weaker is not None and self.auto != 1:
             denoiser = Autoguide(denoiser, weaker, self.auto)

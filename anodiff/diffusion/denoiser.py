@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -81,6 +82,23 @@ def clock(levels: Levels, sigma: Tensor, y: Tensor) -> Tensor:
     return t.to(y.device, non_blocking=True)
 
 
+def told(cond: Cond | None, sigma: Tensor, y: Tensor) -> Cond | None:
+    """The conditions as a network is handed them: an edit of attention hears `sigma`, and not the network's number.
+
+    `Cond.edit` is promised the noise level, which a network does not know; it calls the edit with what it was fed.
+
+    Args:
+        cond: the batch's conditions; without an edit they are returned as they are.
+        sigma: [B] or [], the level of `y`; the edit gets it as [B] float32 on y's device.
+        y: [B, C, h, w], for the batch and the device.
+    """
+    if cond is None or cond.edit is None:
+        return cond
+    edit = cond.edit
+    heard = sigma.to(torch.float32).expand(y.shape[0]).to(y.device, non_blocking=True)  # [B]
+    return replace(cond, edit=lambda probs, place, _: edit(probs, place, heard))
+
+
 def to_unit(y: Tensor, sigma: Tensor) -> Tensor:
     """`x_t = y / sqrt(1 + sigma^2)`, what a variance-preserving network is fed, [B, C, h, w]."""
     return y * column((1 + sigma.square()).rsqrt(), y)
@@ -142,7 +160,7 @@ class _TableDenoiser(nn.Module):
 
     def _net(self, y: Tensor, sigma: Tensor, cond: Cond | None) -> Tensor:
         sigma = level(sigma)
-        return self.net(to_unit(y, sigma), clock(self.levels, sigma, y), cond)
+        return self.net(to_unit(y, sigma), clock(self.levels, sigma, y), told(cond, sigma, y))
 
     def _x0(self, y: Tensor, prediction: Tensor, sigma: Tensor) -> Tensor:
         raise NotImplementedError
@@ -232,5 +250,5 @@ class KarrasDenoiser(nn.Module):
         c_out = sigma * self.std / total.sqrt()
         c_in = total.rsqrt()
         c_noise = clock(self.levels, sigma, y)
-        out = self.net(y * column(c_in, y), c_noise, cond)
+        out = self.net(y * column(c_in, y), c_noise, told(cond, sigma, y))
         return y * column(c_skip, y) + column(c_out, y) * out

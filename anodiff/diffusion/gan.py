@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from anodiff.cond import Cond
-from anodiff.diffusion.denoiser import Denoiser, clock, reads, to_unit
+from anodiff.diffusion.denoiser import Denoiser, clock, reads, to_unit, told
 from anodiff.diffusion.levels import Levels, column, level
 from anodiff.errors import RefusalError
 from anodiff.noise import PerImageNoise
@@ -114,7 +114,8 @@ class DDGANDenoiser(_Chain):
             )
         sigma = level(sigma)
         w = cond.noise(y.new_empty(y.shape[0], self.latent))  # [B, D]
-        return self.std * self.net(self.seen(y, sigma), clock(self.levels, sigma, y), w, cond)
+        x_t, t = self.seen(y, sigma), clock(self.levels, sigma, y)
+        return self.std * self.net(x_t, t, w, told(cond, sigma, y))
 
 
 @dataclass(frozen=True, eq=False)

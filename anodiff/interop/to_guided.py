@@ -13,6 +13,7 @@ from anodiff.nets.blocks import Downsample, ResBlock
 from anodiff.nets.classifier import Classifier
 from anodiff.nets.norm import AdaGN
 from anodiff.nets.pool import AdaptivePool, AttentionPool
+from anodiff.nets.transformer import SpatialTransformer
 from anodiff.nets.unet import UNet
 
 
@@ -113,6 +114,7 @@ def _skeleton(net: UNet | Classifier) -> Skeleton:
     lacks = (
         (net.patch != 1, f"patch={net.patch}"),
         (isinstance(net, UNet) and net.token_channels > 0, "tokens"),
+        (any(isinstance(m, SpatialTransformer) for m in net.modules()), "a spatial transformer"),
         (block.rescale, "rescale=True"),
         (middle.attention is None, "no attention in the middle"),
         (net.time.shift != 0, f"frequency_shift={net.time.shift}"),

@@ -23,7 +23,7 @@ class Seam:
     token_mask: Tensor | None = None  # [B, L] True where real; every row has at least one True
     token_gain: Tensor | None = None  # [B, L] factor on the probabilities of cross-attention
     edit: AttentionEdit | None = None  # (probs [B, heads, N, L], place, t [B]) -> probs
-    t: Tensor | None = None  # [B] handed to `edit`
+    t: Tensor | None = None  # [B] handed to `edit`; a denoiser's edit does not look at it
 
 
 def heads_for(channels: int, *, heads: int | None, head_channels: int) -> int:
@@ -74,8 +74,9 @@ class Attention(nn.Module):
 
         Self-attention reads `seam.edit` and `seam.t` only; cross-attention reads the tokens, mask and gain too.
         `Cond.edit` speaks of a noise level; a network does not know one, so the third argument of an edit called
-        here is `t`, the number the network was fed. A denoiser, who knows both, may put sigma there. The edit acts
-        first, the gain after it, as in arXiv:2208.01626 (re-weighting); neither is normalised again.
+        here is `t`, the number the network was fed. A denoiser, which knows both, hands the network an edit that puts
+        sigma there. The edit acts first, the gain after it, as in arXiv:2208.01626 (re-weighting); neither is
+        normalised again.
         """
         cross = self.context is not None
         source = seam.tokens if cross else x  # [B, L, D]
@@ -105,7 +106,7 @@ class Attention(nn.Module):
         if seam.edit is not None:
             t = seam.t if seam.t is not None else q.new_zeros(q.shape[0])
             probs = seam.edit(probs, self.place, t)
-        return probs if gain is None else probs * gain[:, None, None, :]
+        return probs if gain is None else probs * gain[:, None, None, :].to(probs.dtype)
 
 
 class AttentionBlock(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from anodiff.cond import Cond
 from anodiff.errors import ConfigError
 from anodiff.nets.blocks import ResBlock
+from anodiff.nets.reader import Reader
 from anodiff.nets.unet import UNet
 
 SILU_GAIN = 1.6765
@@ -56,7 +57,13 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, unet: UNet, *, latent: int, layers: int = 4, hidden: int = 256, limit: float | None = None
+        self,
+        unet: UNet | Reader,
+        *,
+        latent: int,
+        layers: int = 4,
+        hidden: int = 256,
+        limit: float | None = None,
     ) -> None:
         """Build the mapping network, and draw what the U-Net has at zero.
 
@@ -88,6 +95,10 @@ class Generator(nn.Module):
     def reads(self) -> frozenset[str]:
         """The fields of `Cond` that the U-Net was built for."""
         return self.unet.reads
+
+    def read(self, cond: Cond) -> Cond:
+        """The conditions with words or boxes read once, where the body reads any."""
+        return self.unet.read(cond) if isinstance(self.unet, Reader) else cond
 
     @property
     def classes(self) -> int | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from anodiff.errors import ConfigError
 from anodiff.nets.attention import AttentionBlock, Seam, heads_for
 from anodiff.nets.blocks import Downsample, Filter, Modulation, Pad, ResBlock, Upsample
+from anodiff.nets.transformer import SpatialTransformer
 
 Resample = Literal["conv", "residual", "fir"]
 """How a level changes the size: one convolution, a residual block (BigGAN), or one with a smoothing filter."""
@@ -19,7 +20,7 @@ Resample = Literal["conv", "residual", "fir"]
 class Stage(nn.Module):
     """One residual block, followed by attention where its level has any."""
 
-    def __init__(self, block: ResBlock, attention: AttentionBlock | None) -> None:
+    def __init__(self, block: ResBlock, attention: AttentionBlock | SpatialTransformer | None) -> None:
         super().__init__()
         self.block = block
         self.attention = attention
@@ -49,6 +50,7 @@ class Layout:
     rescale: bool = False
     mid_attention: bool | None = None
     pad: Pad = "both"
+    transformer: int = 0
 
     def __post_init__(self) -> None:
         if not self.multipliers or self.blocks < 1:
@@ -69,6 +71,12 @@ class Layout:
             )
         if self.token_channels and not self.attention and not self.mid_attention:
             raise ConfigError("token_channels is set but no level has attention: name levels in `attention`")
+        if self.transformer < 0:
+            raise ConfigError(
+                f"transformer counts blocks, 0 for attention alone, got {self.transformer}: give 0 or more"
+            )
+        if self.transformer and not self.attention and not self.mid_attention:
+            raise ConfigError("transformer is set but no level has attention: name levels in `attention`")
 
     @property
     def levels(self) -> int:
@@ -111,8 +119,8 @@ class Layout:
             attends = self.levels - 1 in self.attention
         return Stage(self.block(channels, channels), self.attend(channels, "mid") if attends else None)
 
-    def attend(self, channels: int, place: str) -> AttentionBlock:
-        """An attention block.
+    def attend(self, channels: int, place: str) -> AttentionBlock | SpatialTransformer:
+        """An attention block, or a spatial transformer of `transformer` blocks where that is above 0.
 
         Raises:
             ConfigError: the heads do not divide the channels.
@@ -120,6 +128,17 @@ class Layout:
         n = heads_for(channels, heads=self.heads, head_channels=self.head_channels)
         if channels % n:
             raise ConfigError(f"heads={n} must divide the {channels} channels at {place!r}: change either")
+        if self.transformer:
+            return SpatialTransformer(
+                channels,
+                heads=n,
+                place=place,
+                groups=self.groups,
+                depth=self.transformer,
+                token_channels=self.token_channels,
+                eps=self.eps,
+                rescale=self.rescale,
+            )
         return AttentionBlock(
             channels,
             heads=n,

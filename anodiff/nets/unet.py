@@ -52,6 +52,7 @@ class UNet(nn.Module):
         eps: float = 1e-5,
         frequency_shift: float = 0.0,
         pad: Pad = "both",
+        transformer: int = 0,
     ) -> None:
         """Build the layers.
 
@@ -82,6 +83,8 @@ class UNet(nn.Module):
             frequency_shift: Of the sinusoids of the time, see `sinusoidal`.
             pad: Where the strided convolutions see zeros: "both" sides, or "after", right and below alone, as
                 networks that came from TensorFlow do.
+            transformer: Blocks of the `SpatialTransformer` that stands where there is attention (arXiv:2112.10752);
+                0: attention alone.
 
         Raises:
             ConfigError: these do not make a network.
@@ -103,6 +106,7 @@ class UNet(nn.Module):
             rescale=rescale,
             mid_attention=mid_attention,
             pad=pad,
+            transformer=transformer,
         )
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -164,7 +168,7 @@ class UNet(nn.Module):
 
         Raises:
             ConfigError: the channels of `x` or `Cond.image`, the size of the latter, the labels, or the shape of
-                `style` do not fit.
+                `style`, the tokens, their mask or their gain do not fit.
         """
         cond = cond or Cond()
         h = folded(self._joined(x, cond), self.patch)  # [B, c, ceil(H / patch), ceil(W / patch)]
@@ -215,7 +219,9 @@ class UNet(nn.Module):
     def _seam(self, t: Tensor, cond: Cond) -> Seam:
         if self.null_token is None:
             return Seam(edit=cond.edit, t=t)
-        if cond.tokens is None:
+        if cond.tokens is not None:
+            self._check_tokens(cond.tokens, cond, t.shape[0])
+        if cond.tokens is None or not cond.tokens.shape[1]:
             return Seam(tokens=self.null_token.expand(t.shape[0], -1, -1), edit=cond.edit, t=t)
         # A row without any real token has no condition either, and a softmax over nothing is not a number.
         keep, mask, gain = cond.keep, cond.token_mask, cond.token_gain
@@ -227,5 +233,18 @@ class UNet(nn.Module):
             gain = or_null(
                 gain, gain.new_ones(1, 1), keep
             )  # words that are not looked at have no weight to change
-        tokens = or_null(cond.tokens, self.null_token, keep)  # [B, L, D]
+        tokens = or_null(cond.tokens.to(self.null_token.dtype), self.null_token, keep)  # [B, L, D]
         return Seam(tokens=tokens, token_mask=mask, token_gain=gain, edit=cond.edit, t=t)
+
+    def _check_tokens(self, tokens: Tensor, cond: Cond, batch: int) -> None:
+        if tokens.ndim != 3 or (tokens.shape[0], tokens.shape[2]) != (batch, self.token_channels):
+            raise ConfigError(
+                f"expected Cond.tokens of shape [{batch}, L, {self.token_channels}], got {list(tokens.shape)}: "
+                "encode the text or layout of each row with the encoder that the network was trained with"
+            )
+        for name, value in (("token_mask", cond.token_mask), ("token_gain", cond.token_gain)):
+            if value is not None and value.shape != tokens.shape[:2]:
+                raise ConfigError(
+                    f"expected Cond.{name} of shape {list(tokens.shape[:2])}, one number a token, "
+                    f"got {list(value.shape)}"
+                )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,7 @@ class Adversarial:
     sees, x_{t-1}, not by y_{t-1}.
     """
 
+    course: ClassVar[str] = "duel"
     times: Times  # over the entries of the table
     draw: NoiseDraw = gaussian
     r1: float = 0.02  # gamma of the penalty

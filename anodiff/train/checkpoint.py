@@ -143,11 +143,14 @@ def fingerprint(
 
 
 def describe(value: Any) -> str:
-    """A short text that is equal for equal values: of dataclasses, tensors, functions with their closures, numbers."""
+    """A short text that is equal for equal values: dataclasses, tensors, modules, functions with their closures."""
     if isinstance(value, Tensor):
         return (
             "tensor:" + hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
         )
+    if isinstance(value, nn.Module):  # its repr may be pages long, and tells no weights
+        state = [f"{name}={describe(tensor)}" for name, tensor in value.state_dict().items()]
+        return f"{type(value).__name__}:{hashlib.sha256(repr(state).encode()).hexdigest()[:16]}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         inner = ", ".join(f"{f.name}={describe(getattr(value, f.name))}" for f in dataclasses.fields(value))
         return f"{type(value).__name__}({inner})"

@@ -1,4 +1,4 @@
-"""Whether a game of generator and critic goes wrong: what its figures say of the last steps, in words."""
+"""Whether a game with a critic goes wrong: what its figures say of the last steps, in words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from anodiff.train.adversarial import FIGURES
+from anodiff.train.autoencoding import FIGURES as REBUILT
 from anodiff.train.record import Row
 
 WINDOW = 100
@@ -17,16 +18,24 @@ SATURATED = 0.9
 NARROW = 0.3
 """The share of the data's deviation below which drawn rows are called alike."""
 
+SURE = 0.1
+"""The hinge loss of a critic, 2 where it knows nothing, below which it tells pictures apart too well."""
 
-def figures(rows: Sequence[Row]) -> dict[str, float]:
+UNUSED = 0.1
+"""The share of a codebook below which the codes in use are called too few."""
+
+
+def figures(rows: Sequence[Row], names: Sequence[str] = FIGURES) -> dict[str, float]:
     """The means of the last steps' figures by name, where there were any that are numbers."""
-    recent = [row.more for row in rows[-WINDOW:] if len(row.more) == len(FIGURES)]
-    found = {}
-    for name, values in zip(FIGURES, zip(*recent, strict=True), strict=False):
-        numbers = [value for value in values if math.isfinite(value)]
-        if numbers:
-            found[name] = sum(numbers) / len(numbers)
-    return found
+    return {name: sum(values) / len(values) for name, values in _numbers(rows, names).items()}
+
+
+def _numbers(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[float]]:
+    """The figures of the last steps that are numbers, by name, where there are any."""
+    recent = [row.more for row in rows[-WINDOW:] if len(row.more) == len(names)]
+    columns = zip(names, zip(*recent, strict=True), strict=False)
+    found = {name: [value for value in values if math.isfinite(value)] for name, values in columns}
+    return {name: values for name, values in found.items() if values}
 
 
 def alarms(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -49,5 +58,30 @@ def alarms(rows: Sequence[Row]) -> tuple[str, ...]:
         found.append(
             f"what the chain draws varies {now['diversity']:.2f} times as much as the data: the generator "
             "may have collapsed; raise family.r1 or family.schedule.steps, or lower train.learning_rate"
+        )
+    return tuple(found)
+
+
+def rebuilt_alarms(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What is wrong in the last `WINDOW` steps of an autoencoder, a sentence each; nothing where steps are few.
+
+    Two things are watched: a codebook of which hardly any code is ever chosen (codebook collapse), and a critic that is
+    sure of every place of every picture. The use of codes is counted anew after each revival, so the most that was
+    seen counts, not the mean. The limits are judgements, not laws.
+    """
+    if len(rows) < WINDOW:
+        return ()
+    found = []
+    seen = _numbers(rows, REBUILT)
+    used = max(seen.get("used", [1.0]))
+    if used < UNUSED:
+        found.append(
+            f"only {used:.0%} of the codes are in use: the codebook has collapsed; lower codec.codes, or train longer"
+        )
+    critic = seen.get("critic_loss", [])
+    if len(critic) == WINDOW and sum(critic) / WINDOW < SURE:
+        found.append(
+            f"the critic tells pictures from reconstructions nearly always (hinge loss {sum(critic) / WINDOW:.2f} of "
+            "2): it teaches the decoder little; lower codec.critic, or raise codec.start"
         )
     return tuple(found)

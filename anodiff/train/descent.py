@@ -20,6 +20,11 @@ from anodiff.train.training import Training
 class Descent(Training):
     """A denoiser or classifier that goes down the loss of its objective."""
 
+    @property
+    def goal(self) -> Minimised:
+        """The objective as what it is."""
+        return cast("Minimised", self.objective)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW (arXiv:1711.05101); vectors, such as biases and gains, do not decay. Continued where it was resumed."""
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
@@ -43,10 +48,10 @@ class Descent(Training):
         """The mean loss of the rows of one step, []; weighted where the levels are not drawn by their own law."""
         self.seeded()
         z = self.coded(batch)
-        n = PerImageNoise(batch.seeds, draw=self.objective.draw)(z) if batch.n is None else batch.n
-        cond = None if batch.label is None else Cond(label=batch.label, keep=batch.keep)
+        n = PerImageNoise(batch.seeds, draw=self.goal.draw)(z) if batch.n is None else batch.n
+        cond = Cond(**batch.conditions) if batch.conditions else None
         sigma, weight = self._levels(batch.u)
-        losses = cast("Minimised", self.objective).loss(self.model, z, sigma, n, cond)  # [B]
+        losses = self.goal.loss(self.model, z, sigma, n, cond)  # [B]
         self._learn(sigma, losses)
         loss = losses.mean() if weight is None else (column(weight, losses) * losses).mean()
         self.unread.append(loss.detach()[None])
@@ -54,14 +59,14 @@ class Descent(Training):
 
     def _levels(self, u: Tensor) -> tuple[Tensor, Tensor | None]:
         """The noise levels of the rows, [B], and the weight of each row's loss; None = 1."""
-        times = self.objective.times
+        times = self.goal.times
         if self.history is not None and adapts(times):
             return times.draw(self.history, u)
         return times(u), None
 
     def _learn(self, sigma: Tensor, losses: Tensor) -> None:
         """Nothing; an adaptive law has seen the losses of all ranks, in the order that one device would have."""
-        times = self.objective.times
+        times = self.goal.times
         if self.history is None or not adapts(times):
             return
         told = torch.stack([sigma, losses.detach().cpu().double()])  # [2, B]

@@ -20,8 +20,8 @@ from torch.multiprocessing.spawn import ProcessException
 from anodiff.errors import ConfigError, DataError, DeviceError, TrainingError
 from anodiff.train import checkpoint, record
 from anodiff.train.adversarial import Adversarial
+from anodiff.train.autoencoding import Autoencoding
 from anodiff.train.checkpoint import State
-from anodiff.train.collapse import alarms
 from anodiff.train.descent import Descent
 from anodiff.train.duel import Duel
 from anodiff.train.importance import adapts
@@ -29,8 +29,13 @@ from anodiff.train.interrupt import deferred, event, quiet
 from anodiff.train.objective import Minimised
 from anodiff.train.plan import Plan
 from anodiff.train.progress import Progress, Silent
-from anodiff.train.source import Items
+from anodiff.train.rebuild import Rebuild
+from anodiff.train.source import AUGMENT, Items, key
+from anodiff.train.told import Told, check_told
 from anodiff.train.training import Encodes, Training
+
+COURSES: dict[str, type[Training]] = {"descent": Descent, "duel": Duel, "rebuild": Rebuild}
+"""How an objective is reached, by the name in its `course`; one that names none is descended."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Outcome:
     seconds: float  # spent on them
     losses: list[float]  # of each step; from the first on where the run has a folder
     stopped_by: Literal["steps", "time"]
-    alarms: tuple[str, ...] = ()  # what looked wrong at the end of an adversarial run
+    alarms: tuple[str, ...] = ()  # what looked wrong at the end of a game
 
 
 def fit(
@@ -49,10 +54,11 @@ def fit(
     data: Items,
     plan: Plan,
     *,
-    objective: Minimised | Adversarial,
+    objective: Minimised | Adversarial | Autoencoding,
     folder: Path | None = None,
     resume: str | None = None,
     labels: Sequence[int] | None = None,
+    told: Told | None = None,
     codec: Encodes | None = None,
     identity: Mapping[str, str] | None = None,
     progress: Progress | None = None,
@@ -65,7 +71,8 @@ def fit(
 
     Args:
         model: what `objective.loss` takes, trained in place: a denoiser `(y, sigma, cond) -> x0`, a
-            classifier `(y, sigma) -> logits` for `CrossEntropy`, or `Adversaries` for `Adversarial`.
+            classifier `(y, sigma) -> logits` for `CrossEntropy`, `Adversaries` for `Adversarial`, or `Criticised` for
+            `Autoencoding`.
         data: rows by number; codes, or pictures in [0, 1] where `codec` is given.
         plan: the numbers of the run.
         objective: what is minimised; with `LossSecondMoment` as its `times` the levels follow the losses.
@@ -76,6 +83,8 @@ def fit(
             checkpoint.
         labels: a class for each row of `data`, for `Cond.label`; from 0 to below `model.net.classes` where the
             network says that.
+        told: what each row is told beside its label, for the other fields of `Cond`: words, boxes, a picture. A resumed
+            run is not held to it; let `identity` tell what it depends on.
         codec: frozen encoder applied to each batch, without gradient, on the device.
         identity: what else must be the same on resumption, such as `{"configuration": digest}`.
         progress: shows the course; None is silent.
@@ -84,18 +93,25 @@ def fit(
         ConfigError: a number of `plan` or `objective` makes no sense, or a checkpoint belongs to another
             configuration.
         RefusalError: the objective has no meaning for this model, or does not train all of it.
-        DataError: no rows, not one label a row, or a label that is no class of the network.
+        DataError: no rows, not one label a row, a label that is no class of the network, or rows that are told unlike
+            things.
         ModelFileError: no checkpoint can be read.
         TrainingError: a loss or weight that is not finite, with the step, the learning rate and what to try.
         DeviceError: the devices asked for are not there.
         KeyboardInterrupt: after Ctrl-C, once the step at hand is done and the checkpoint saved.
     """
     plan.check()
-    _check_data(data, plan, labels)
+    course_of = COURSES[getattr(objective, "course", "descent")]
+    _check_data(data, plan, labels, told)
     _check_labels(labels, model)
+    if not course_of.conditional and not (labels is None and told is None and codec is None):
+        raise ConfigError(
+            f"{type(objective).__name__} shows the model pictures and nothing else; leave labels, told and codec out"
+        )
     if (check := getattr(objective, "check", None)) is not None:
         check(model, plan, labels)
-    history = objective.times.begin() if adapts(objective.times) else None
+    times = getattr(objective, "times", None)
+    history = times.begin() if times is not None and adapts(times) else None
     if resume is not None and folder is None:
         raise ConfigError("resume was asked for without a folder; name the folder of the run to go on with")
     folder = None if folder is None else Path(folder)
@@ -105,8 +121,7 @@ def fit(
     progress = progress or Silent()
     device = next(model.parameters()).device
     with tempfile.TemporaryDirectory(prefix="anodiff-") as aside, quiet():
-        course_of = Duel if isinstance(objective, Adversarial) else Descent
-        trainer = _trainer(plan, state, Path(aside), duel=course_of is Duel)
+        trainer = _trainer(plan, state, Path(aside), turns=course_of.turns)
         spawns = _spawns(trainer)
         _check_devices(trainer, plan)
         stop = event(shared=spawns)
@@ -119,6 +134,7 @@ def fit(
             objective,
             history=history,
             labels=labels,
+            told=told,
             codec=codec,
             folder=place,
             fingerprint=marks,
@@ -148,21 +164,23 @@ def fit(
         kept = f"; the checkpoint is in {folder / 'checkpoints'}" if folder else ""
         raise KeyboardInterrupt(f"interrupted after step {run.steps_done} of {plan.steps}{kept}")
     stopped_by = "time" if run.stopped_by == "time" else "steps"
-    wrong = alarms(course) if isinstance(objective, Adversarial) else ()
-    return Outcome(run.steps_done, run.seconds, [row.loss for row in course], stopped_by, wrong)
+    losses = [row.loss for row in course]
+    return Outcome(run.steps_done, run.seconds, losses, stopped_by, course_of.alarms(course))
 
 
-def _check_data(data: Items, plan: Plan, labels: Sequence[int] | None) -> None:
+def _check_data(data: Items, plan: Plan, labels: Sequence[int] | None, told: Told | None) -> None:
     if len(data) == 0:
         raise DataError("training needs at least one picture, got none; check the folder and the split")
     if labels is not None and len(labels) != len(data):
         raise DataError(
             f"one label a picture was expected, got {len(labels)} labels for {len(data)} pictures"
         )
-    if labels is None and plan.condition_dropout:
+    if told is not None:
+        check_told(told, len(data), lambda row: key(plan.seed, AUGMENT, 0, row))
+    if labels is None and told is None and plan.condition_dropout:
         raise ConfigError(
             f"train.condition_dropout is {plan.condition_dropout} but there is no condition to drop; "
-            "give labels or set it to 0"
+            "give labels, or tell the rows something, or set it to 0"
         )
 
 
@@ -199,15 +217,16 @@ def _begin(folder: Path | None, resume: str | None, marks: dict[str, str]) -> St
     return state
 
 
-def _trainer(plan: Plan, state: State | None, aside: Path, *, duel: bool) -> Trainer:
+def _trainer(plan: Plan, state: State | None, aside: Path, *, turns: int) -> Trainer:
     """A Trainer that does nothing but the loop, its devices and its precision."""
+    game = turns > 1
     strategy = plan.strategy
     if strategy == "auto" and plan.devices != 1:
         # Spawned processes work from a script, a test and a console command alike: nothing is run twice.
         # One launched by torchrun has its siblings already.
         launched = distributed.is_available() and distributed.is_torchelastic_launched()
         strategy = "ddp" if launched else "ddp_spawn"
-    if duel and strategy in ("ddp", "ddp_spawn"):
+    if game and strategy in ("ddp", "ddp_spawn"):
         strategy += "_find_unused_parameters_true"  # each player's turn leaves the other's weights alone
     try:
         return Trainer(
@@ -215,10 +234,10 @@ def _trainer(plan: Plan, state: State | None, aside: Path, *, duel: bool) -> Tra
             devices=plan.devices,
             strategy=strategy,
             precision=plan.precision,
-            # Lightning counts the steps of optimisers, of which a game has two.
-            max_steps=(plan.steps - (state.step if state else 0)) * (2 if duel else 1),
+            # Lightning counts the steps of optimisers, of which a game has several.
+            max_steps=(plan.steps - (state.step if state else 0)) * turns,
             max_epochs=-1,
-            gradient_clip_val=None if duel else plan.clip,  # a game clips each player by itself
+            gradient_clip_val=None if game else plan.clip,  # a game clips each player by itself
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             logger=False,

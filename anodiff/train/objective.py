@@ -37,8 +37,13 @@ Times = Callable[[Tensor], Tensor]
 class Goal(Protocol):
     """What a run is after, a frozen dataclass: its fields are what a resumed run is held to.
 
-    `check(model, plan, labels)`, where it has one, is asked before a run and raises what makes no sense.
+    `check(model, plan, labels)`, where it has one, is asked before a run and raises what makes no sense. `course`,
+    where it has one, names how it is reached (`fit.COURSES`); without, it is the descent of a `Minimised`.
     """
+
+
+class Noisy(Goal, Protocol):
+    """A goal whose model sees noisy rows; an autoencoder (`autoencoding.py`) sees clean ones."""
 
     @property
     def times(self) -> Times:
@@ -51,7 +56,7 @@ class Goal(Protocol):
         ...
 
 
-class Minimised(Goal, Protocol):
+class Minimised(Noisy, Protocol):
     """A goal that is a loss of one model; a game of two (`adversarial.py`) has none."""
 
     def loss(

@@ -11,17 +11,21 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from anodiff.noise import PerImageNoise
-from anodiff.train.objective import Goal
+from anodiff.train.objective import Goal, Noisy
 from anodiff.train.plan import Plan
+from anodiff.train.told import stacked
 
-ORDER, LEVEL, NOISE, AUGMENT, KEEP, NETWORK = range(6)  # purposes: no two draws share a key
+if TYPE_CHECKING:
+    from anodiff.train.told import Told
+
+ORDER, LEVEL, NOISE, AUGMENT, KEEP, NETWORK, REVIVE = range(7)  # purposes: no two draws share a key
 
 
 class Items(Protocol):
@@ -43,15 +47,24 @@ class Batch(NamedTuple):
     seeds: list[int]  # of each row's noise
     label: Tensor | None  # [B]
     keep: Tensor | None  # [B] False = the learned null
+    told: dict[str, Tensor] | None = None  # further fields of `Cond` by name, each [B, ...]
 
     def to(self, device: torch.device) -> Batch:
         """The same rows on `device`; `u` stays on the CPU, where levels are looked up."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name in ("z", "n", "label", "keep")
             if (value := getattr(self, name)) is not None
         }
+        if self.told is not None:
+            moved["told"] = {name: value.to(device, non_blocking=True) for name, value in self.told.items()}
         return self._replace(**moved)
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """The fields of `Cond` that the rows have, by name; empty where there are none."""
+        found = {"label": self.label, "keep": self.keep, **(self.told or {})}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def key(seed: int, *counters: int) -> int:
@@ -93,6 +106,7 @@ class Steps(Dataset[Batch]):
         objective: Goal,
         *,
         labels: Sequence[int] | None = None,
+        told: Told | None = None,
         ahead: bool = True,
         rank: int = 0,
         world: int = 1,
@@ -101,6 +115,7 @@ class Steps(Dataset[Batch]):
         self.plan = plan
         self.objective = objective
         self.labels = labels
+        self.told = told
         self.ahead = (
             ahead  # draw the noise here; where a codec follows it is drawn after it, from the same seeds
         )
@@ -115,18 +130,17 @@ class Steps(Dataset[Batch]):
         plan, seed = self.plan, self.plan.seed
         mine = range(self.rank, plan.batch, self.world)
         index = rows(seed, step, plan.batch, len(self.data))
-        z = torch.stack(
-            [self.data.item(index[row], key(seed, AUGMENT, step, row)) for row in mine]
-        )  # [B, c, h, w]
+        drawn = {row: key(seed, AUGMENT, step, row) for row in mine}
+        z = torch.stack([self.data.item(index[row], drawn[row]) for row in mine])  # [B, c, h, w]
         start = uniform(seed, LEVEL, step)
         u = torch.tensor([(start + row / plan.batch) % 1 for row in mine], dtype=torch.float64)
         seeds = [key(seed, NOISE, step, row) for row in mine]
-        label = keep = None
+        label = keep = told = None
         if self.labels is not None:
             label = torch.tensor([int(self.labels[index[row]]) for row in mine])
-            if plan.condition_dropout:
-                keep = torch.tensor(
-                    [uniform(seed, KEEP, step, row) >= plan.condition_dropout for row in mine]
-                )
-        n = PerImageNoise(seeds, draw=self.objective.draw)(z) if self.ahead else None
-        return Batch(z, u, n, seeds, label, keep)
+        if self.told is not None:
+            told = stacked([self.told(index[row], drawn[row]) for row in mine], [index[row] for row in mine])
+        if plan.condition_dropout and not (label is None and told is None):
+            keep = torch.tensor([uniform(seed, KEEP, step, row) >= plan.condition_dropout for row in mine])
+        n = PerImageNoise(seeds, draw=cast("Noisy", self.objective).draw)(z) if self.ahead else None
+        return Batch(z, u, n, seeds, label, keep, told)

@@ -8,7 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
@@ -26,6 +26,9 @@ from anodiff.train.plan import Plan, rate
 from anodiff.train.progress import Progress
 from anodiff.train.source import NETWORK, Batch, Items, Steps, key
 
+if TYPE_CHECKING:
+    from anodiff.train.told import Told
+
 READ_EVERY = 16  # steps between two looks at the losses of an accelerator, each of which waits for it
 
 
@@ -42,11 +45,17 @@ class Training(LightningModule):
 
     Only what the next step depends on is state (`State`); Lightning's own loop counters are not, so that a
     run can go on from any step. Counting, saving and stopping happen after the optimisers' steps, never within
-    one. What a step is, and with which optimisers, is told by a subclass: `Descent` or `Duel`.
+    one. What a step is, and with which optimisers, is told by a subclass: `Descent`, `Duel` or `Rebuild`.
     """
 
     further: tuple[str, ...] = ()
     """The names of the figures that a step tells besides its loss."""
+
+    turns: int = 1
+    """Steps of optimisers in one step of the run, at most; above 1 the course takes and clips them by itself."""
+
+    conditional: bool = True
+    """Whether labels, what rows are told, and a codec before the model have a meaning."""
 
     def __init__(
         self,
@@ -57,6 +66,7 @@ class Training(LightningModule):
         *,
         history: History | None,
         labels: Sequence[int] | None,
+        told: Told | None = None,
         codec: Encodes | None,
         folder: Path | None,
         fingerprint: dict[str, str],
@@ -70,6 +80,7 @@ class Training(LightningModule):
         self.codec = (codec,)
         self.data = data
         self.labels = labels
+        self.told = told
         self.plan = plan
         self.objective = objective
         self.history = history  # of an adaptive law of the noise levels; the same on every rank
@@ -137,6 +148,11 @@ class Training(LightningModule):
             for optimizer, state in zip(optimizers, self.resumed.optimizers, strict=True):
                 optimizer.load_state_dict(state)
 
+    @staticmethod
+    def alarms(rows: Sequence[record.Row]) -> tuple[str, ...]:
+        """What looks wrong in the last of `rows`, a sentence each; nothing where a course cannot go wrong unseen."""
+        return ()
+
     def judged(self) -> None:
         """Nothing; a course that can go wrong without a loss that shows it looks at its record here."""
 
@@ -160,6 +176,7 @@ class Training(LightningModule):
             self.plan,
             self.objective,
             labels=self.labels,
+            told=self.told,
             ahead=self.ahead,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,

@@ -205,7 +205,7 @@ STEERED = {
     "clamp": Steering(clamp=True),
     "fixed": Steering(fixed=True),
     "cfg": Steering(free=2.0),
-    "away": Steering(free=2.0, negative=1),
+    "away": Steering(free=2.0, negative=Cond(label=torch.tensor([1]))),
     "fixed cfg": Steering(free=2.0, fixed=True),
 }
 

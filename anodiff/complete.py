@@ -1,0 +1,111 @@
+"""A configuration made whole: what only the pictures, or files that it names, can tell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from anodiff.codec.published import read_autoencoder
+from anodiff.config import RunConfig, schema
+from anodiff.data.boxes import boxes, class_names
+from anodiff.data.caption import captions
+from anodiff.encode.clip import ClipText
+from anodiff.encode.vocabulary import Vocabulary, learn_vocabulary
+from anodiff.errors import ConfigError
+from anodiff.gather import Gathered, label_numbers, labelled
+
+MOVES = ("flip_h", "flip_v", "rotate90", "rotate", "translate", "scale")
+"""Changes of a picture that its boxes or its map of classes would have to follow."""
+
+
+def complete(config: RunConfig, gathered: Gathered) -> RunConfig:
+    """The configuration with names of labels, vocabulary, classes of boxes and the layout of a published autoencoder.
+
+    Raises:
+        DataError: as `labelled`, `captions` and `boxes`.
+        ConfigError: settings that do not fit what the pictures bring.
+    """
+    config = labelled(config, gathered)
+    return config.model_copy(
+        update={"tokens": _tokens(config, gathered), "codec": _codec(config), "beside": _beside(config)}
+    )
+
+
+def _tokens(config: RunConfig, gathered: Gathered) -> schema.Tokens:
+    tokens = config.tokens
+    match tokens:
+        case schema.Text():
+            told = captions(gathered.train_rows, column=tokens.column, template=tokens.template)
+            normal = tokens.normal or _usual(told, label_numbers(config, gathered.train_rows))
+            if tokens.clip is not None:
+                return tokens.model_copy(
+                    update={"normal": normal, "channels": ClipText(tokens.clip).channels}
+                )
+            known = tokens.vocabulary or learn_vocabulary([*told, *normal], size=tokens.size)
+            Vocabulary(known, tokens.length).rows([*sorted(set(told)), *normal])  # refuses what is too long
+            return tokens.model_copy(update={"normal": normal, "vocabulary": known})
+        case schema.Layout():
+            _still(config, "boxes")
+            rows = boxes(gathered.train_rows, column=tokens.column)
+            names = tokens.classes or class_names(rows)
+            if not names:
+                raise ConfigError(f"tokens: there is no box in the column {tokens.column!r} of any picture.")
+            if (longest := max(map(len, rows))) > tokens.most:
+                raise ConfigError(
+                    f"tokens.most: a picture has {longest} boxes, more than {tokens.most}; set it higher."
+                )
+            return tokens.model_copy(update={"classes": names})
+    return tokens
+
+
+def _usual(told: Sequence[str], labels: Sequence[int] | None) -> tuple[str, ...]:
+    """The commonest caption, of each label by itself where there are any; the first of equally common ones."""
+    if labels is None:
+        return (Counter(told).most_common(1)[0][0],)
+    return tuple(
+        Counter(text for text, label in zip(told, labels, strict=True) if label == number).most_common(1)[0][
+            0
+        ]
+        for number in range(max(labels) + 1)
+    )
+
+
+def _codec(config: RunConfig) -> schema.Codec:
+    """The codec with the layout of the published weights that it names."""
+    section = config.codec
+    if not isinstance(section, schema.LatentCodec) or section.weights is None:
+        return section
+    found = read_autoencoder(Path(section.weights)).options
+    if found["image_channels"] != config.data.channels:
+        raise ConfigError(
+            f"codec.weights: the autoencoder paints {found['image_channels']} channels, data.channels is "
+            f"{config.data.channels}; set data.channels={found['image_channels']}."
+        )
+    multipliers = tuple(float(value) for value in found["multipliers"])
+    return section.model_copy(
+        update={
+            "stride": 2 ** (len(multipliers) - 1),
+            "channels": found["channels"],
+            "width": found["width"],
+            "multipliers": multipliers,
+            "blocks": found["blocks"],
+            "attention": found["attention"],
+            "groups": found["groups"],
+        }
+    )
+
+
+def _beside(config: RunConfig) -> schema.Beside:
+    if isinstance(config.beside, schema.Semantic):
+        _still(config, "maps of classes")
+    return config.beside
+
+
+def _still(config: RunConfig, what: str) -> None:
+    """Nothing; ConfigError where pictures are moved but what is told of them is not."""
+    moved = [name for name in MOVES if getattr(config.data.augment, name)]
+    if moved:
+        raise ConfigError(
+            f"data.augment.{moved[0]} moves the pictures, and their {what} would stay where they are: leave it out."
+        )

@@ -1,0 +1,101 @@
+"""Boxes with classes as tokens: the layout encoder that is trained with the model."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from anodiff.errors import ConfigError
+from anodiff.nets.sequence import SequenceEncoder
+
+OCTAVES = 8
+"""Frequencies of a coordinate; the finest wave is `2^-6` of the picture's side long."""
+
+
+def fourier(v: Tensor) -> Tensor:
+    """Cosines and sines of numbers in [0, 1] at `OCTAVES` frequencies, `[..., 2 * OCTAVES]` for `v [...]`.
+
+    `[cos(pi 2^k v), sin(pi 2^k v)]` for k = 0, 1, ..; the lowest tells 0 from 1. Source: Mildenhall et al.,
+    arXiv:2003.08934, eq. 4.
+    """
+    k = torch.arange(OCTAVES, dtype=torch.float32, device=v.device)
+    angle = math.pi * v.float()[..., None] * 2**k  # [..., OCTAVES]
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class BoxEncoder(nn.Module):
+    """The boxes of a picture as tokens for cross-attention, one a box.
+
+    `tokens = encoder(class[c] + mlp(fourier(left, top, right, bottom)))`. Boxes have no order, and the encoder is told
+    none: other orders give the same tokens in that order.
+
+    The paper (arXiv:2112.10752, section 4.3.1, after arXiv:2002.11886) rounds a box's corners to a grid and learns a
+    vector for each of its positions. Sinusoids are taken in their place, as in arXiv:2301.07093, eq. 3: boxes of few
+    pictures would leave most positions of such a grid unlearnt, near corners get near vectors, and none is rounded.
+    """
+
+    def __init__(self, classes: int, channels: int, depth: int = 1, heads: int = 4) -> None:
+        """Build the layers.
+
+        Args:
+            classes: Number of classes.
+            channels: Of a token.
+            depth: Layers of the transformer.
+            heads: Of each; they divide the channels.
+
+        Raises:
+            ConfigError: a number is too small, or the heads do not divide the channels.
+        """
+        super().__init__()
+        if classes < 1:
+            raise ConfigError(f"a box encoder needs a class, got classes={classes}: give at least 1")
+        self.classes = classes
+        self.channels = channels
+        self.kind = nn.Embedding(classes, channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(4 * 2 * OCTAVES, channels), nn.SiLU(), nn.Linear(channels, channels)
+        )
+        self.encoder = SequenceEncoder(channels, depth=depth, heads=heads)
+
+    def forward(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens `[B, N, channels]` and the mask `[B, N]`, True where a box is.
+
+        A row's tokens depend on its own boxes alone, however many empty places stand beside them.
+
+        Args:
+            boxes: `[B, N, 5]` class, left, top, right, bottom, the last four in [0, 1] of the picture's sides; class
+                -1 = no box there, whatever the other numbers are.
+
+        Raises:
+            ConfigError: the shape is another, or (on the CPU, where looking is free) a class or a side is out of its
+                range.
+        """
+        self._check(boxes)
+        boxes = boxes.to(self.kind.weight.device)
+        mask = boxes[..., 0] >= 0  # [B, N]
+        index = boxes[..., 0].long().clamp(min=0)  # [B, N]
+        sides = boxes[..., 1:].masked_fill(~mask[..., None], 0.0)  # an empty place may hold what is no number
+        waves = fourier(sides).flatten(-2).to(self.kind.weight.dtype)  # [B, N, 4 * 2 * OCTAVES]
+        return self.encoder(self.kind(index) + self.mlp(waves), mask), mask
+
+    def _check(self, boxes: Tensor) -> None:
+        if boxes.ndim != 3 or boxes.shape[-1] != 5:
+            raise ConfigError(
+                f"expected boxes of shape [B, N, 5] (class, left, top, right, bottom), got {list(boxes.shape)}"
+            )
+        if boxes.device.type != "cpu":
+            return
+        kind = boxes[..., 0]
+        known = (kind == -1) | ((kind >= 0) & (kind < self.classes) & (kind == kind.floor()))
+        if bad := kind[~known].tolist():
+            raise ConfigError(
+                f"this box encoder knows the classes 0 to {self.classes - 1}, and -1 for no box, got {bad[0]:g}"
+            )
+        sides = boxes[kind >= 0][:, 1:]
+        if bad := sides[~((sides >= 0) & (sides <= 1))].tolist():
+            raise ConfigError(
+                f"expected the sides of a box in [0, 1], as shares of the picture's, got {bad[0]:g}: "
+                "divide left and right by the width, top and bottom by the height"
+            )

@@ -37,7 +37,8 @@ def _tokens(config: RunConfig, gathered: Gathered) -> schema.Tokens:
     match tokens:
         case schema.Text():
             told = captions(gathered.train_rows, column=tokens.column, template=tokens.template)
-            normal = tokens.normal or _usual(told, label_numbers(config, gathered.train_rows))
+            labels = label_numbers(config, gathered.train_rows)
+            normal = tokens.normal or _usual(told, labels, len(config.labels.classes))
             if tokens.clip is not None:
                 return tokens.model_copy(
                     update={"normal": normal, "channels": ClipText(tokens.clip).channels}
@@ -59,16 +60,18 @@ def _tokens(config: RunConfig, gathered: Gathered) -> schema.Tokens:
     return tokens
 
 
-def _usual(told: Sequence[str], labels: Sequence[int] | None) -> tuple[str, ...]:
-    """The commonest caption, of each label by itself where there are any; the first of equally common ones."""
+def _usual(told: Sequence[str], labels: Sequence[int] | None, count: int) -> tuple[str, ...]:
+    """The commonest caption, of each of `count` labels by itself where they are known; the first of equally common
+    ones, and the commonest of all for a label that no picture has.
+    """
+
+    def commonest(texts: Sequence[str]) -> str:
+        return Counter(texts or told).most_common(1)[0][0]
+
     if labels is None:
-        return (Counter(told).most_common(1)[0][0],)
-    return tuple(
-        Counter(text for text, label in zip(told, labels, strict=True) if label == number).most_common(1)[0][
-            0
-        ]
-        for number in range(max(labels) + 1)
-    )
+        return (commonest(told),)
+    pairs = list(zip(told, labels, strict=True))
+    return tuple(commonest([text for text, label in pairs if label == number]) for number in range(count))
 
 
 def _codec(config: RunConfig) -> schema.Codec:

@@ -18,7 +18,8 @@ from anodiff.config import RunConfig
 from anodiff.detect.bylabel import ThresholdByLabel
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.result import Result
-from anodiff.errors import ConfigError, DeviceError, ModelFileError, RefusalError
+from anodiff.device import device_of
+from anodiff.errors import ConfigError, ModelFileError, RefusalError
 from anodiff.frame import frame
 from anodiff.scoring import Scoring
 
@@ -60,7 +61,7 @@ class Detector:
         if config is not None and overrides:
             raise ConfigError("Give a whole config, or image_size and seed on a preset, not both.")
         self.config = config or configuration.load(preset=preset, overrides=overrides)
-        self.device = _device(device)
+        self.device = device_of(device)
         self._learnt: Scoring | None = None
 
     @classmethod
@@ -387,15 +388,3 @@ def _rebuilt(config: RunConfig, learnt: Scoring, target_fpr: float) -> Predictor
     predictor = compose.predictor(config, target_fpr=target_fpr, shape=learnt.shape, weights=compose.LEARNT)
     predictor.load_state_dict(learnt.predictor.state_dict())
     return predictor.eval()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceError(f"The device {name!r} is not there: {error}. Use --device cpu or auto.") from error
-    return device

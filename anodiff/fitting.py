@@ -14,8 +14,10 @@ from torch import Tensor
 from anodiff import compose
 from anodiff.codec.pixel import PixelCodec
 from anodiff.coding.codes import codes
+from anodiff.coding.floor import check_size
 from anodiff.coding.teach import LOOKED_AT, Taught, teach
 from anodiff.config import RunConfig, dump
+from anodiff.config.schema import LatentCodec as LatentSection
 from anodiff.data.dataset import ImageSet, Picture
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.threshold import least_rate
@@ -77,9 +79,14 @@ def fit(
     codec = compose.codec(config)
     teller = Teller(config)
     shape = gathered.shape(config, compose.multiple(config, codec.stride))
+    if isinstance(config.codec, LatentSection):
+        check_size(shape, defect=config.codec.defect)
     predictor = compose.predictor(config, target_fpr=target_fpr, shape=shape, ready=codec).to(device)
     if start is not None:
         _begin(predictor, start)
+    fixed = teller.fixed(
+        gathered.train_rows, codec, shape
+    )  # what does not fit is told before anything is trained
     labels = _labels(config, gathered, predictor, shape, device, say)
     pictures = ImageSet(
         gathered.train,
@@ -112,7 +119,7 @@ def fit(
         say("encoding the pictures")
         draws = config.data.draws if pictures.augment is not None or beside is not None else 1
         rows, online = codes(pictures, codec, draws=draws, beside=beside, device=device), None
-    told = telling(teller, gathered.train_rows, rows, codec, beside, shape)
+    told = telling(fixed, rows, beside)
     model = predictor.denoiser
     if isinstance(model, DDGANDenoiser) and isinstance(predictor.critic, Critic):
         model = Adversaries(model, predictor.critic)

@@ -84,9 +84,15 @@ class Run:
         return self
 
     @property
+    def kept(self) -> Path | None:
+        """The folder with checkpoints to go on from: the model's, else its autoencoder's; None where there is none."""
+        places = (self.checkpoints, self.path / "codec" / "checkpoints")
+        return next((place for place in places if any(place.glob("*.ckpt"))), None)
+
+    @property
     def interrupted(self) -> bool:
         """Whether there is a checkpoint to go on from."""
-        return any(self.checkpoints.glob("*.ckpt"))
+        return self.kept is not None
 
     def write_config(self, text: str) -> None:
         """Keep the configuration, given as YAML."""

@@ -17,6 +17,7 @@ from anodiff.config import RunConfig, schema
 from anodiff.data.boxes import boxes
 from anodiff.data.caption import captions
 from anodiff.data.classmap import class_maps, read_classes
+from anodiff.detect.content import coarse_seed
 from anodiff.detect.predictor import Tell
 from anodiff.encode.beside import LowRes, Masked, Semantic
 from anodiff.encode.boxes import Classes
@@ -87,6 +88,12 @@ class Teller:
                 return {"boxes": Classes(names, most).rows(boxes(table, column=column))}
         return {}
 
+    def fixed(self, table: pd.DataFrame, codec: Codec, shape: tuple[int, int]) -> dict[str, Tensor]:
+        """`rows`, and the maps of classes at the size of codes of pictures of `shape`, one row a row of the table."""
+        found = self.rows(table)
+        maps = self.maps(table, shape, (shape[0] // codec.stride, shape[1] // codec.stride))
+        return found if maps is None else {**found, "image": maps}
+
     def beside(self, codec: Codec) -> Beside | None:
         """What makes the picture beside a code from the picture itself; None where there is none to make."""
         match self.config.beside:
@@ -106,8 +113,9 @@ class Teller:
 
     def scoring(self, codec: Codec) -> Tell | None:
         """What completes the conditions of pictures that are scored; None for a model that is told no more."""
-        tokens, image = self.config.tokens, self.config.beside
-        low = self.beside(codec) if isinstance(image, schema.LowRes) else None
+        tokens = self.config.tokens
+        makes = isinstance(self.config.score, schema.Detail)  # its restorer makes the small picture itself
+        low = self.beside(codec) if isinstance(self.config.beside, schema.LowRes) and not makes else None
         if not isinstance(tokens, schema.Text) and low is None:
             return None
 
@@ -121,6 +129,26 @@ class Teller:
 
         return tell
 
+    def repairing(self, codec: Codec) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+        """What makes the picture with its hole for `Repair`, from (the picture [B, C, H, W], its code, the known
+        positions [B, 1, h, w]); None for a model that reads none. All pixels of a hidden position are hidden.
+        """
+        if not isinstance(self.config.beside, schema.Masked):
+            return None
+        hidden, side = Masked(), codec.stride
+        return lambda image, z, known: hidden.make(
+            codec, image, known.repeat_interleave(side, -2).repeat_interleave(side, -1)
+        )
+
+    def detailing(self, codec: Codec) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What makes the small picture for `Detail`, from (the picture [B, C, H, W], its code); None for a model that
+        reads none. Its noise is keyed by the picture's content, as all noise of a score is.
+        """
+        low = self.beside(codec) if isinstance(self.config.beside, schema.LowRes) else None
+        if low is None:
+            return None
+        return lambda image, z: low(image, [coarse_seed(row, self.config.seed) for row in image])
+
     def maps(self, table: pd.DataFrame, shape: tuple[int, int], size: tuple[int, int]) -> Tensor | None:
         """The maps of classes of the rows, [n, classes, *size], where the model reads them."""
         match self.config.beside:
@@ -130,28 +158,14 @@ class Teller:
         return None
 
 
-def telling(
-    teller: Teller,
-    table: pd.DataFrame,
-    rows: Items,
-    codec: Codec,
-    beside: Beside | None,
-    shape: tuple[int, int],
-) -> Callable[[int, int], Fields] | None:
+def telling(fixed: Fields, rows: Items, beside: Beside | None) -> Callable[[int, int], Fields] | None:
     """What the trainer is told of a row in the draw that a seed chooses, as fields of `Cond`; None of nothing.
 
     Args:
-        teller: of the model.
-        table: a row a picture.
+        fixed: what is the same in every draw, `Teller.fixed`.
         rows: what is trained on; codes bring along what stands beside them, pictures have it made when they are read.
-        codec: of the model.
         beside: what makes it.
-        shape: working (height, width).
     """
-    fixed = teller.rows(table)
-    maps = teller.maps(table, shape, (shape[0] // codec.stride, shape[1] // codec.stride))
-    if maps is not None:
-        fixed["image"] = maps
     if not fixed and beside is None:
         return None
 

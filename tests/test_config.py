@@ -11,6 +11,7 @@ import yaml
 
 from anodiff import compose
 from anodiff.config import RunConfig, dump, load, parse, presets
+from anodiff.encode.vocabulary import SPECIAL
 from anodiff.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +69,11 @@ def test_shipped_files_can_be_built(path: Path) -> None:
     config = load(path)
     if config.labels.kind == "category":  # a fit takes the names from the pictures
         config = config.model_copy(update={"labels": config.labels.model_copy(update={"names": ("a", "b")})})
+    taken = {"text": {"vocabulary": (*SPECIAL, "a")}, "layout": {"classes": ("a", "b")}}.get(
+        config.tokens.kind
+    )
+    if taken is not None:  # likewise words and classes of boxes
+        config = config.model_copy(update={"tokens": config.tokens.model_copy(update=taken)})
     predictor = compose.predictor(config, target_fpr=0.05, shape=(64, 64), weights=compose.LEARNT)
     assert predictor.evaluations >= 1
     assert (predictor.classifier is not None) == (config.guidance.kind == "classifier")

@@ -19,7 +19,10 @@ NO_OPINION = (
     "an opinion is a discriminator's, and only family.kind ddgan has one; leave score.opinion out, or take another "
     "score.kind"
 )
-NEEDS_A_MEAN = "needs the mean of x0, but ddgan draws x0 at random; take partial_noise, one_step or opinion"
+NEEDS_A_MEAN = (
+    "needs the mean of x0, but ddgan draws x0 at random; take partial_noise, repair, detail, one_step or "
+    "opinion"
+)
 OWN_GAME = (
     "family.kind ddgan is trained by its own game on every level of its table; leave train.loss and train.times out "
     "(simple, table)"
@@ -40,6 +43,8 @@ def test_a_ddgan_has_by_default_the_papers_numbers() -> None:
         {"score": {"kind": "one_step", "sigmas": [0.4, 1.0], "latent": "fixed", "opinion": 0.5}},
         {"score": {"kind": "partial_noise", "sampler": "ddpm", "latent": "fixed", "opinion": 1.0}},
         {"score": {"kind": "partial_noise", "draws": 2, "distances": {"spread": 1.0}}},
+        {"score": {"kind": "repair", "draws": 2, "distances": {"spread": 1.0}}},
+        {"score": {"kind": "detail", "draws": 3, "eta": 1.0, "distances": {"spread": 1.0, "l1": 1.0}}},
         {"score": {"kind": "partial_noise", "levels": [0.4, 0.9], "distances": {"spread": 1.0, "l1": 0.5}}},
         {"score": {"kind": "opinion", "levels": [0.4, 2.0], "draws": 3}},
         {"train": {"precision": "bf16-mixed"}, "labels": {"kind": "category"}, "guidance": {"kind": "free"}},
@@ -88,11 +93,12 @@ def test_good_ddgan_configurations_go_out_and_come_back(sections: dict[str, Any]
         ),
         *(
             (
-                {"score": {"kind": "partial_noise", "sampler": sampler}},
+                {"score": {"kind": kind, "sampler": sampler}},
                 f"score.sampler: {sampler} follows an equation that needs the mean of x0, but ddgan draws x0 at "
                 "random; take ddim or ddpm",
             )
             for sampler in ("heun", "dpmpp_2m")
+            for kind in ("partial_noise", "repair", "detail")
         ),
     ],
 )
@@ -136,9 +142,10 @@ def test_what_only_a_ddgan_has_is_refused_elsewhere(
     assert parse({**DDGAN, "score": score}).family.kind == "ddgan"
 
 
+@pytest.mark.parametrize("score", ["partial_noise", "repair", "detail"])
 @pytest.mark.parametrize("kind", ["ddgan", "eps", "karras"])
-def test_one_restoration_has_no_spread(kind: str) -> None:
-    alone = {"kind": "partial_noise", "distances": {"spread": 1.0}}
+def test_one_restoration_has_no_spread(kind: str, score: str) -> None:
+    alone = {"kind": score, "distances": {"spread": 1.0}}
     with pytest.raises(ConfigError) as caught:
         parse({**DDGAN, "family": {"kind": kind}, "score": alone})
     assert "score.distances: spread compares several restorations; set score.draws to 2 or more" in str(

@@ -260,6 +260,10 @@ def test_the_documentation_is_built_without_a_network(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
+    for source in (ROOT / "docs").glob("*.md"):  # a block that is not closed would swallow what follows
+        page = (tmp_path / "site" / source.with_suffix(".html").name).read_text("utf-8")
+        code = re.sub(r"^```.*?^```\s*$", "", source.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+        assert len(re.findall("<h2", page)) == len(re.findall("^## ", code, flags=re.MULTILINE)), source
     for page in (tmp_path / "site").rglob("*.html"):
         loaded = re.findall(
             r"<(?:script|link|img)\b[^>]*?\b(?:src|href)=[\"']?(https?:)?//", page.read_text("utf-8")

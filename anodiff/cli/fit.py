@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         if folder.interrupted:
             raise KeyboardInterrupt(
-                f"interrupted; checkpoint saved in {folder.checkpoints}; resume with --resume auto"
+                f"interrupted; checkpoint saved in {folder.kept}; resume with --resume auto"
             ) from None
         raise KeyboardInterrupt("interrupted before the first checkpoint; nothing to resume from") from None
     detector.save(folder.model)

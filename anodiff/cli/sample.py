@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anodiff import artefact
 from anodiff.cli import console
@@ -12,6 +13,9 @@ from anodiff.cli.gallery import hang
 from anodiff.cli.verbs import Verbs
 from anodiff.errors import ConfigError, RefusalError
 from anodiff.run import writable
+
+if TYPE_CHECKING:
+    from anodiff.tasks.looks import Looks
 
 SAMPLERS = ("ddim", "ddpm", "heun", "dpmpp_2m")
 VARIANCES = ("small", "large", "learned")
@@ -114,7 +118,7 @@ def _tasks(verb: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Paint pictures: OUT/0000.png ... and OUT/grid.png."""
+    """Paint pictures: OUT/0000.png ... and OUT/grid.png, and OUT/attention.png where it is asked for."""
     for name in ("count", "steps", "batch"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ConfigError(f"--{name} should be at least 1, got {getattr(args, name)}.")
@@ -124,8 +128,9 @@ def run(args: argparse.Namespace) -> int:
     import anodiff
     from anodiff.guiding import guiding
     from anodiff.painting import paint
-    from anodiff.tasks.asked import Asked, away
+    from anodiff.tasks.asked import Asked, away, unknown
     from anodiff.tasks.edited import Edit
+    from anodiff.tasks.looks import looks
     from anodiff.tasks.task import task
 
     detector = anodiff.load(args.model, device=args.device)
@@ -155,6 +160,17 @@ def run(args: argparse.Namespace) -> int:
         mask=args.mask,
         device=detector.device,
     )
+    looked = None
+    if args.attention:
+        looked = looks(
+            detector.config,
+            detector.shape,
+            stride=detector.predictor.codec.stride,
+            prompt=args.prompt,
+            edit=args.edit,
+        )
+    if met := unknown(detector.config, (args.prompt, args.edit, args.negative)):
+        console.warning(f"the model has hardly met the words {', '.join(met)}: it learnt from other captions")
     count = args.count or wanted.count or COUNT
     pictures = paint(
         detector.predictor,
@@ -169,10 +185,22 @@ def run(args: argparse.Namespace) -> int:
         batch=args.batch,
         device=detector.device,
         cond_of=wanted.cond_of,
-        rows_of=wanted.rows_of,
+        rows_of=wanted.rows_of if looked is None else looked.watched(wanted.rows),
         guided=guided,
         counted=partial(console.counted, label="sample", total=-(-count // args.batch)),
     )
-    hang(out, map(wanted.finish, pictures), count=count * wanted.together)
-    console.result(f"{out}: {count * wanted.together} pictures and grid.png")
+    finished = map(wanted.finish, pictures)
+    if looked is not None:
+        finished = looked.passed(finished)
+    hang(out, finished, count=count * wanted.together)
+    if looked is not None:
+        _draw(out / "attention.png", looked)
+    sheets = "grid.png" if looked is None else "grid.png, attention.png"
+    console.result(f"{out}: {count * wanted.together} pictures and {sheets}")
     return 0
+
+
+def _draw(path: Path, looked: Looks) -> None:
+    from anodiff.report.attention import Looked, attention_png
+
+    path.write_bytes(attention_png([Looked(one.picture, one.words, one.maps) for one in looked.found()]))

@@ -104,11 +104,7 @@ def floor(codec: Codec, images: Iterable[Tensor], *, defect: int, seed: int) -> 
     errors: list[np.ndarray] = []  # a batch: mean absolute error of each window
     made = left = inside = 0.0  # sums over the pixels of all masks, and their number
     for image in images:
-        if min(image.shape[-2:]) < max(_SMALLEST, defect):
-            raise DataError(
-                f"expected pictures of {max(_SMALLEST, defect)} px a side or more to measure defects of {defect} px, "
-                f"got {image.shape[-2]} x {image.shape[-1]}: take larger pictures or a smaller codec.defect"
-            )
+        check_size((image.shape[-2], image.shape[-1]), defect=defect)
         plain = _rebuilt(codec, image)
         gap = image.double() - plain.double()  # [B, C, H, W]
         windows = F.avg_pool2d(gap.abs().mean(1, keepdim=True), defect, stride=max(1, defect // _PLACES))
@@ -134,6 +130,15 @@ def floor(codec: Codec, images: Iterable[Tensor], *, defect: int, seed: int) -> 
         contrast=made / inside,
         kept=left / made,
     )
+
+
+def check_size(shape: tuple[int, int], *, defect: int) -> None:
+    """Nothing, where defects of `defect` px can be measured on pictures of `shape`, (height, width); DataError else."""
+    if min(shape) < max(_SMALLEST, defect):
+        raise DataError(
+            f"expected pictures of {max(_SMALLEST, defect)} px a side or more to measure defects of {defect} px, "
+            f"got {shape[0]} x {shape[1]}: take larger pictures (data.size) or a smaller codec.defect"
+        )
 
 
 def _rebuilt(codec: Codec, image: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def predictor(
     return Predictor(
         z,
         model,
-        scorer(config, weights=weights, shift=_shift(config, guide), judge=judge),
+        scorer(config, weights=weights, shift=_shift(config, guide), judge=judge, beside=z),
         wrap=steering(config, z, guide),
         labeller=labeller(config, weights=weights),
         tell=Teller(config).scoring(z),
@@ -115,6 +115,7 @@ def scorer(
     weights: str | None = None,
     shift: MeanShift | None = None,
     judge: Critic | None = None,
+    beside: Codec | None = None,
 ) -> Scorer:
     """What is looked at, for each label by itself where the labels are kinds of parts.
 
@@ -123,14 +124,21 @@ def scorer(
         weights: where a backbone's come from.
         shift: guidance in the form that moves a step's mean.
         judge: the discriminator, where the family has one.
+        beside: makes the picture that a model reads beside the code, where `Repair` and `Detail` ask for it.
     """
     learns = isinstance(config.score, schema.OneStep)
     count = len(config.labels.classes) if learns and _apart(config) else 0
-    made = [_scorer(config, weights, shift, judge) for _ in range(max(1, count))]
+    made = [_scorer(config, weights, shift, judge, beside) for _ in range(max(1, count))]
     return ScorerByLabel(made) if count else made[0]
 
 
-def _scorer(config: RunConfig, weights: str | None, shift: MeanShift | None, judge: Critic | None) -> Scorer:
+def _scorer(
+    config: RunConfig,
+    weights: str | None,
+    shift: MeanShift | None,
+    judge: Critic | None,
+    beside: Codec | None,
+) -> Scorer:
     match config.score:
         case schema.OneStep() as s:
             weigh = {
@@ -156,11 +164,13 @@ def _scorer(config: RunConfig, weights: str | None, shift: MeanShift | None, jud
         case schema.Inversion() as s:
             return _compared(Inversion(s.level, steps=s.steps), s.distances, config, weights)
         case schema.Repair() as s:
-            restorer = Repair(_repainted(s), cell=s.cell, masks=s.masks)
+            told = None if beside is None else Teller(config).repairing(beside)
+            restorer = Repair(_repainted(s), cell=s.cell, masks=s.masks, beside=told)
             return _compared(restorer, s.distances, config, weights)
         case schema.Detail() as s:
             inner = PartialNoise((s.level,), steps=s.steps, sampler=s.sampler, eta=s.eta, draws=s.draws)
-            return _compared(Detail(inner, factor=s.factor), s.distances, config, weights)
+            told = None if beside is None else Teller(config).detailing(beside)
+            return _compared(Detail(inner, factor=s.factor, beside=told), s.distances, config, weights)
         case schema.Bound() as s:
             bins = 256 if isinstance(config.codec, schema.PixelCodec) else None
             return BoundScorer(s.level, s.steps, variance=s.variance, bins=bins)

@@ -265,6 +265,8 @@ class RunConfig(Section):
         gan, score, train = isinstance(self.family, DDGANFamily), self.score, self.train
         fixed = getattr(score, "latent", "drawn") == "fixed"
         opinion = isinstance(score, Opinion) or bool(getattr(score, "opinion", 0))
+        walks = isinstance(score, PartialNoise | Repair | Detail)
+        restorations = getattr(score, "draws", 1) * len(getattr(score, "levels", (1,)))
         return (
             (
                 gan and train.noise != "gaussian",
@@ -283,10 +285,10 @@ class RunConfig(Section):
             (
                 gan and isinstance(score, Inversion | Bound | Flow),
                 f"score.kind: {score.kind} needs the mean of x0, but ddgan draws x0 at random; take partial_noise, "
-                "one_step or opinion",
+                "repair, detail, one_step or opinion",
             ),
             (
-                gan and isinstance(score, PartialNoise) and score.sampler in ("heun", "dpmpp_2m"),
+                gan and walks and getattr(score, "sampler", "") in ("heun", "dpmpp_2m"),
                 f"score.sampler: {getattr(score, 'sampler', '')} follows an equation that needs the mean of x0, "
                 "but ddgan draws x0 at random; take ddim or ddpm",
             ),
@@ -300,9 +302,7 @@ class RunConfig(Section):
                 "score.latent: fixed holds the noise of a generator, and only family.kind ddgan has one; leave it out",
             ),
             (
-                isinstance(score, PartialNoise)
-                and "spread" in score.distances
-                and score.draws * len(score.levels) < 2,
+                walks and "spread" in getattr(score, "distances", ()) and restorations < 2,
                 "score.distances: spread compares several restorations; set score.draws to 2 or more",
             ),
         )

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from anodiff.cond import Cond
 from anodiff.diffusion.editing import Recorder, halves
-from anodiff.diffusion.guidance import _Wrapper
+from anodiff.diffusion.guidance import Wrapper
 from anodiff.errors import ConfigError, RefusalError
 
 
 @dataclass(frozen=True, eq=False)
-class LocalBlend(_Wrapper):
+class LocalBlend(Wrapper):
     """The targets' estimate with the source's in its place wherever neither's word looks.
 
     `x0_target = x0_source + R (x0_target - x0_source)`; `R` is 1 where the source's or the target's recorded map of

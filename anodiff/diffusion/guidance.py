@@ -116,7 +116,7 @@ def twice(cond: Cond | None) -> tuple[Cond | None, Cond | None]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Wrapper:
+class Wrapper:
     """A denoiser around another: levels and a learned variance are the inner one's, x0 is steered."""
 
     inner: Denoiser
@@ -151,7 +151,7 @@ class _Wrapper:
 
 
 @dataclass(frozen=True, eq=False)
-class Bind(_Wrapper):
+class Bind(Wrapper):
     """The inner denoiser with `cond` supplied wherever the caller gives none; samplers give none."""
 
     cond: Cond
@@ -169,7 +169,7 @@ class Bind(_Wrapper):
 
 
 @dataclass(frozen=True, eq=False)
-class CFG(_Wrapper):
+class CFG(Wrapper):
     """Classifier-free guidance, `x0_ref + scale (x0_cond - x0_ref)`.
 
     The same line holds for eps and v, which are affine in x0. Scale 1 is the inner denoiser in one
@@ -222,7 +222,7 @@ class CFG(_Wrapper):
 
 
 @dataclass(frozen=True, eq=False)
-class Autoguide(_Wrapper):
+class Autoguide(Wrapper):
     """Guidance by a weaker model of the same data, `x0_weaker + scale (x0 - x0_weaker)`.
 
     What the weaker one does worse, the result does less. Scale 1 is the inner denoiser in one evaluation. Needs no
@@ -265,7 +265,7 @@ class Autoguide(_Wrapper):
 
 
 @dataclass(frozen=True, eq=False)
-class Guide(_Wrapper):
+class Guide(Wrapper):
     """Classifier guidance in the score form, `x0 + scale sigma^2 grad_y log p(c | y)`.
 
     This is the DDIM form, for every sampler; `ancestral` has the DDPM form.
@@ -307,7 +307,7 @@ class Guide(_Wrapper):
 
 
 @dataclass(frozen=True, eq=False)
-class Pull(_Wrapper):
+class Pull(Wrapper):
     """The estimate drawn towards `target` where it is noisy: `x0 + w sigma^2 / (1 + sigma^2) (target - x0)`.
 
     Derivation: `eps' = eps - w sqrt(1 - abar) (target_t - x_t)`, where `target_t` is the target noised
@@ -334,7 +334,7 @@ class Pull(_Wrapper):
 
 
 @dataclass(frozen=True, eq=False)
-class Inpaint(_Wrapper):
+class Inpaint(Wrapper):
     """The estimate with everything known put in its place.
 
     Start the sampler from `known + sigmas[0] n`: the known part then stays at the law of the noised known
@@ -355,7 +355,7 @@ class Inpaint(_Wrapper):
 
 
 @dataclass(frozen=True, eq=False)
-class Clamp(_Wrapper):
+class Clamp(Wrapper):
     """The estimate cut to [low, high]: for pixels in [-1, 1], never for latents or features (open range)."""
 
     low: float = -1.0

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anodiff.cond import Cond
-from anodiff.diffusion.guidance import _Wrapper
+from anodiff.diffusion.guidance import Wrapper
 from anodiff.errors import ConfigError
 
 
@@ -33,7 +33,7 @@ def low(z: Tensor, factor: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class KeepLow(_Wrapper):
+class KeepLow(Wrapper):
     """The estimate with the low frequencies of a known code in place of its own: `x0 + low(known) - low(x0)`.
 
     The walk ends at what the last estimate was, so its end has the low frequencies of `known`, whatever the sampler.

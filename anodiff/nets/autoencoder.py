@@ -38,21 +38,31 @@ class Code:
     """[B, h, w] int64 the codes that were chosen; None: KL."""
 
 
+def norm(channels: int, *, groups: int, eps: float) -> nn.Module:
+    """The group norm of so many channels, or nothing where `groups` is 0."""
+    return group_norm(channels, groups=groups, eps=eps) if groups else nn.Identity()
+
+
+def activated(norm: nn.Module, h: Tensor) -> Tensor:
+    """`silu(norm(h))`, which leaves `h` as it is."""
+    return F.silu(h) if isinstance(norm, nn.Identity) else silu(norm(h))  # `silu` may write over its input
+
+
 class Block(nn.Module):
     """A residual block without a time: `skip(h) + conv(silu(gn(conv(silu(gn(h))))))`."""
 
     def __init__(self, inputs: int, outputs: int, *, groups: int, eps: float) -> None:
         super().__init__()
-        self.norm = group_norm(inputs, groups=groups, eps=eps)
+        self.norm = norm(inputs, groups=groups, eps=eps)
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.second = group_norm(outputs, groups=groups, eps=eps)
+        self.second = norm(outputs, groups=groups, eps=eps)
         self.last = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Identity() if inputs == outputs else Pointwise(inputs, outputs)
 
     def forward(self, h: Tensor) -> Tensor:
         """The map [B, outputs, H, W] of `h [B, inputs, H, W]`."""
-        y = self.conv(silu(self.norm(h)))
-        y = self.last(silu(self.second(y)))
+        y = self.conv(activated(self.norm, h))
+        y = self.last(activated(self.second, y))
         return joined(self.skip(h), y, rescale=False)
 
 
@@ -63,7 +73,9 @@ class Middle(nn.Module):
         super().__init__()
         self.first = Block(channels, channels, groups=groups, eps=eps)
         self.attention = (
-            AttentionBlock(channels, heads=1, place="mid", groups=groups, eps=eps) if attention else None
+            AttentionBlock(channels, heads=1, place="mid", groups=groups or 32, eps=eps)
+            if attention
+            else None
         )
         self.second = Block(channels, channels, groups=groups, eps=eps)
 
@@ -103,7 +115,7 @@ class Down(nn.Module):
             if i < len(widths) - 1:
                 self.shrink.append(nn.Conv2d(channels, channels, 3, stride=2))
         self.middle = Middle(channels, attention=attention, groups=groups, eps=eps)
-        self.norm = group_norm(channels, groups=groups, eps=eps)
+        self.norm = norm(channels, groups=groups, eps=eps)
         self.last = nn.Conv2d(channels, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,7 +125,7 @@ class Down(nn.Module):
             h = level(h)
             if i < len(self.shrink):
                 h = self.shrink[i](F.pad(h, (0, 1, 0, 1)))
-        return self.last(silu(self.norm(self.middle(h))))
+        return self.last(activated(self.norm, self.middle(h)))
 
 
 class Up(nn.Module):
@@ -144,7 +156,7 @@ class Up(nn.Module):
             self.levels.append(level)
             if i < len(widths) - 1:
                 self.grow.append(nn.Conv2d(channels, channels, 3, padding=1))
-        self.norm = group_norm(channels, groups=groups, eps=eps)
+        self.norm = norm(channels, groups=groups, eps=eps)
         self.last = nn.Conv2d(channels, outputs, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -156,7 +168,7 @@ class Up(nn.Module):
                 conv = self.grow[i]
                 assert isinstance(conv, nn.Conv2d)
                 h = enlarged(h, conv, (2 * h.shape[-2], 2 * h.shape[-1]))
-        return self.last(silu(self.norm(h)))
+        return self.last(activated(self.norm, h))
 
 
 class Autoencoder(nn.Module):
@@ -197,7 +209,8 @@ class Autoencoder(nn.Module):
             form: "kl" or "vq".
             codes: Size of the codebook; read by "vq" alone.
             commitment: Of the codebook; read by "vq" alone.
-            groups: Upper bound of the groups of a normalisation (the largest divisor below it is taken).
+            groups: Upper bound of the groups of a normalisation (the largest divisor below it is taken); 0: none
+                outside attention, so that brightness passes, which a short training else never brings back.
             eps: Added to the variances of the group norms.
 
         Raises:

@@ -81,6 +81,16 @@ def worded(
     return replace(cond, label=label, token_gain=_gains(teller, prompts, device))
 
 
+def unknown(config: RunConfig, texts: Sequence[str | None]) -> list[str]:
+    """The words that a model with a vocabulary of its own has hardly met, each once, in their order; no signs."""
+    if not isinstance(config.tokens, schema.Text) or config.tokens.clip is not None:
+        return []
+    vocabulary = Teller(config).vocabulary
+    given = [parse(text).text for text in texts if text is not None]
+    found = dict.fromkeys(word for text in given for word in vocabulary.unknown(text))
+    return [word for word in found if any(sign.isalnum() for sign in word)]
+
+
 def away(named: str | None, config: RunConfig, device: torch.device) -> str | Cond | None:
     """What to lead away from: the conditions of a text, one row, or the name of a label as it is."""
     if named is None or not isinstance(config.tokens, schema.Text):

@@ -31,6 +31,12 @@ class Task:
     finish: Callable[[np.ndarray], np.ndarray] = lambda made: made
     together: int = 1  # pictures that come of one number, such as a picture and its edit
 
+    def rows(self, numbers: range) -> Rows:
+        """All that the pictures of these numbers are painted from."""
+        if self.rows_of is not None:
+            return self.rows_of(numbers)
+        return Rows(numbers) if self.cond_of is None else Rows(numbers, self.cond_of(numbers))
+
 
 def task(
     predictor: Predictor,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from anodiff.noise import NoiseDraw, NoiseSource
     from anodiff.train.plan import Plan
 
-FIGURES = ("critic_loss", "real", "fake", "r1", "diversity")
+FIGURES = ("critic_loss", "real", "fake", "r1", "diversity", "gap")
 """What a step of the game tells besides the generator's loss; `collapse.py` reads them."""
 
 
@@ -115,7 +115,8 @@ class Adversarial:
         real = model.critic(y_next, turn.y, turn.sigma, cond)  # [B]
         false = model.critic(fake, turn.y, turn.sigma, cond)  # [B]
         loss = F.softplus(-real).mean() + F.softplus(false).mean()
-        told = {"real": real.detach().sigmoid().mean(), "fake": false.detach().sigmoid().mean()}
+        sure, fooled = real.detach().sigmoid(), false.detach().sigmoid()  # [B]
+        told = {"real": sure.mean(), "fake": fooled.mean(), "gap": widest(sure - fooled, turn.sigma)}
         if penalised:
             (slope,) = torch.autograd.grad(real.sum(), y_next, create_graph=True)
             # By x_{t-1} = y_{t-1} / sqrt(std^2 + sigma^2), in which one unit is so much longer.
@@ -166,6 +167,19 @@ class Adversarial:
                 raise ConfigError(
                     f"{name} of the adversarial loss must be {wanted}, got {getattr(self, name)}"
                 )
+
+
+def widest(gap: Tensor, sigma: Tensor) -> Tensor:
+    """The largest of the levels' mean gaps, []: a mean over all levels would hide one at which the game is lost.
+
+    Args:
+        gap: the critic's probability of a row's real pair less that of its drawn one, [B].
+        sigma: the rows' levels, [B].
+    """
+    levels, index = torch.unique(level(sigma), return_inverse=True)
+    index = index.to(gap.device)
+    total = gap.new_zeros(len(levels)).index_add(0, index, gap)
+    return (total / torch.bincount(index, minlength=len(levels)).to(gap)).max()
 
 
 @torch.no_grad()

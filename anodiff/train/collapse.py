@@ -41,8 +41,9 @@ def _numbers(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[float]
 def alarms(rows: Sequence[Row]) -> tuple[str, ...]:
     """What is wrong in the last `WINDOW` steps, a sentence each; nothing where all is well or steps are few.
 
-    Two things are watched: a critic that is sure of every pair, from which the generator learns no more, and a
-    generator that draws the same whatever its latent (mode collapse). The limits are judgements, not laws.
+    Two things are watched: a critic that is sure of every pair, at one level or at all, from which the generator learns
+    no more there, and a generator that draws the same whatever its latent (mode collapse). The limits are judgements,
+    not laws.
     """
     if len(rows) < WINDOW:
         return ()
@@ -53,6 +54,12 @@ def alarms(rows: Sequence[Row]) -> tuple[str, ...]:
         found.append(
             f"the critic tells real from drawn pairs nearly always (probability {now['real']:.2f} against "
             f"{now['fake']:.2f}): the generator learns little; raise family.r1 or lower family.critic_rate"
+        )
+    elif now.get("gap", 0.0) > SATURATED:
+        found.append(
+            f"at one of its noise levels the critic tells real from drawn pairs nearly always (probabilities "
+            f"{now['gap']:.2f} apart, {gap:.2f} over all levels): the generator learns little there; raise "
+            "family.r1 or lower family.critic_rate"
         )
     if now.get("diversity", 1.0) < NARROW:
         found.append(

@@ -87,6 +87,29 @@ FROZEN = (
 )
 """Words of a fit that leaves the generator as it began: of black and white pictures it draws the same grey."""
 
+_LATENT = (
+    "codec={kind: latent, stride: 4, width: 8, groups: 4, critic: 4, steps: 3, batch: 4, crop: null, perceptual: 0}",
+    "net={width: 8, multipliers: [1], attention: [0], transformer: 1, patch: 1}",
+    "family={kind: eps, schedule: {steps: 100}}",
+    "train={steps: 3, batch: 4, warmup: 1, learning_rate: 0.02}",
+    "data.draws=1",
+    "score.steps=2",
+)
+LATENT = (
+    *("--preset", "pixels", "--size", "32", "--device", "cpu"),
+    *(part for word in _LATENT for part in ("--set", word)),
+)
+"""Words of a fit in the codes of an autoencoder, three steps for each of the two."""
+
+TOLD = {
+    "text": ("tokens={kind: text, channels: 16}",),
+    "layout": ("tokens={kind: layout, channels: 16}",),
+    "lowres": ("beside={kind: lowres, factor: 4}", "score={kind: detail, factor: 2, steps: 2}"),
+    "masked": ("beside={kind: masked}", "score={kind: repair, cell: 2, steps: 2}"),
+    "semantic": ("beside={kind: semantic, classes: 6}",),
+}
+"""What else such a model is told, by name."""
+
 
 def table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file by column."""

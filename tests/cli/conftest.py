@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from cli_pictures import Command, Said
-from cli_runs import PAINTER, SHORT
+from cli_runs import LATENT, PAINTER, SHORT, TOLD
 
 from anodiff.cli.main import main
 from anodiff.data.demo import make_demo
+from anodiff.data.parts import make_parts
 
 
 @pytest.fixture
@@ -68,3 +71,24 @@ def painter(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "pixels"
     assert main(["fit", str(demo), "-o", str(folder), *PAINTER]) == 0
     return folder / "model.anodiff"
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of pictures of machine parts, with captions, boxes and maps of classes."""
+    return make_parts(tmp_path_factory.mktemp("machine"), count=24, size=32)
+
+
+@pytest.fixture(scope="session")
+def told(machine: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """By what it is told, a model of codes; each is fitted when it is first asked for."""
+    runs = tmp_path_factory.mktemp("told")
+
+    @cache
+    def of(kind: str) -> Path:
+        torch.set_num_threads(1)
+        words = [part for word in TOLD[kind] for part in ("--set", word)]
+        assert main(["fit", str(machine), "-o", str(runs / kind), *LATENT, *words, "--no-samples"]) == 0
+        return runs / kind / "model.anodiff"
+
+    return of

@@ -109,9 +109,16 @@ def test_both_losses_are_those_by_hand() -> None:
     loss, told = GAME.critic_loss(model, turn, fake.detach(), cond, penalised=False)
     expected = -torch.log(1 / (1 + (-real).exp())).mean() - torch.log(1 - 1 / (1 + (-false).exp())).mean()
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
-    assert set(told) == {"real", "fake"}
+    assert set(told) == {"real", "fake", "gap"}
     torch.testing.assert_close(told["real"], (1 / (1 + (-real).exp())).mean(), rtol=1e-12, atol=0)
     torch.testing.assert_close(told["fake"], (1 / (1 + (-false).exp())).mean(), rtol=1e-12, atol=0)
+    gaps = [
+        (told_real - told_fake).mean()
+        for told_real, told_fake in (
+            (real.sigmoid()[turn.sigma == s], false.sigmoid()[turn.sigma == s]) for s in turn.sigma.unique()
+        )
+    ]
+    torch.testing.assert_close(told["gap"], torch.stack(gaps).max(), rtol=1e-12, atol=0)
     won = GAME.generator_loss(model, turn, fake, cond)
     torch.testing.assert_close(won, -torch.log(1 / (1 + (-false).exp())).mean(), rtol=1e-12, atol=0)
 

@@ -20,7 +20,7 @@ from anodiff.train.record import Row
 NAN = math.nan
 
 
-def rows(count, *, real=0.6, fake=0.4, diversity=0.9, first=1):
+def rows(count, *, real=0.6, fake=0.4, diversity=0.9, gap=0.3, first=1):
     """Rows of a game as it records them: a penalty now and then, a look at the chain every fifty steps."""
     return [
         Row(
@@ -28,7 +28,7 @@ def rows(count, *, real=0.6, fake=0.4, diversity=0.9, first=1):
             0.7,
             1e-4,
             i / 10,
-            (1.3, real, fake, 0.1 if i % 15 == 1 else NAN, diversity if i % 50 == 0 else NAN),
+            (1.3, real, fake, 0.1 if i % 15 == 1 else NAN, diversity if i % 50 == 0 else NAN, gap),
         )
         for i in range(first, first + count)
     ]
@@ -37,7 +37,9 @@ def rows(count, *, real=0.6, fake=0.4, diversity=0.9, first=1):
 def test_figures_are_means_of_what_there_is():
     found = figures([*rows(50, real=0.9, diversity=0.5), *rows(50, real=0.7, diversity=0.7, first=51)])
     assert list(found) == list(FIGURES)
-    assert found == pytest.approx({"critic_loss": 1.3, "real": 0.8, "fake": 0.4, "r1": 0.1, "diversity": 0.6})
+    assert found == pytest.approx(
+        {"critic_loss": 1.3, "real": 0.8, "fake": 0.4, "r1": 0.1, "diversity": 0.6, "gap": 0.3}
+    )
     assert figures(rows(300, real=0.1)[:200] + rows(WINDOW, real=0.3))["real"] == pytest.approx(
         0.3
     )  # the last
@@ -63,6 +65,13 @@ def test_a_critic_that_is_always_sure_is_told():
     )
     assert alarm.endswith("raise family.r1 or lower family.critic_rate")
     assert alarms(rows(WINDOW, real=0.94, fake=0.05)) == ()
+
+
+def test_a_level_at_which_the_critic_is_always_sure_is_told_though_the_mean_hides_it():
+    (alarm,) = alarms(rows(WINDOW, real=0.7, fake=0.4, gap=0.97))
+    assert alarm.startswith("at one of its noise levels the critic tells real from drawn pairs nearly always")
+    assert "0.97 apart, 0.30 over all levels" in alarm
+    assert len(alarms(rows(WINDOW, real=0.98, fake=0.02, gap=0.99))) == 1  # said once, of all levels
 
 
 def test_draws_that_are_all_alike_are_told():

@@ -317,7 +317,8 @@ def test_two_devices_equal_one(tmp_path):
     assert final(tmp_path / "two").stopped_by == "steps"
     torch.testing.assert_close([r.loss for r in one], [r.loss for r in two], rtol=1e-5, atol=0)
     for a, b in zip(one, two, strict=True):
-        torch.testing.assert_close(a.more, b.more, rtol=1e-4, atol=1e-5, equal_nan=True)
+        # The last figure is the widest gap among a device's own rows: its mean over devices is not that of all.
+        torch.testing.assert_close(a.more[:-1], b.more[:-1], rtol=1e-4, atol=1e-5, equal_nan=True)
     # Where a weight's gradient is hardly more than rounding, Adam makes whole steps of it: a few stray, none far.
     pairs = zip(models["one"].parameters(), models["two"].parameters(), strict=True)
     apart = torch.cat([(a - b).detach().abs().flatten() for a, b in pairs])

@@ -41,21 +41,28 @@ def main() -> None:
         "--work", type=Path, default=Path("runs/parts"), help="where pictures and models are kept"
     )
     parser.add_argument("--steps", type=int, default=1000, help="training steps of the model")
-    parser.add_argument("--codec-steps", type=int, default=400, help="training steps of the autoencoder")
+    parser.add_argument(
+        "--codec-steps",
+        type=int,
+        nargs="+",
+        default=[1000, 600, 600],
+        help="training steps of the autoencoder; the learning rate begins anew with each number",
+    )
     parser.add_argument("--sampling", type=int, default=15, help="steps of the sampler")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--images", type=Path, help="a folder for the pictures")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    models = Models(args.work, args.seed, args.steps, args.codec_steps)
+    models = Models(args.work, args.seed, args.steps, tuple(args.codec_steps))
     found: dict[str, Any] = generation.about(
         seed=args.seed,
         data=f"drawn parts, {SHAPE[0]} px: make_parts(count=1200, seed=0), told anew from seed {FRESH}",
         sampler=f"dpmpp_2m, {args.sampling} steps",
     )
+    rounds = " ".join(map(str, args.codec_steps))
     found["command"] = (
-        f"python benchmarks/parts.py {args.task} --work WORK --steps {args.steps} --codec-steps {args.codec_steps}"
+        f"python benchmarks/parts.py {args.task} --work WORK --steps {args.steps} --codec-steps {rounds}"
         f" --sampling {args.sampling} --seed {args.seed}"
     )
 

@@ -112,7 +112,7 @@ def superres(
     small = np.stack([cv2.resize(p, (SIDE // FACTOR,) * 2, interpolation=cv2.INTER_AREA) for p in true])
     wanted = judge.features(list(true))
     start = time.perf_counter()
-    rows_of = enlarged(small, model.config, SHAPE, stride=model.predictor.codec.stride, device=DEVICE)
+    rows_of = enlarged(list(small), model.config, SHAPE, stride=model.predictor.codec.stride, device=DEVICE)
     made = model.painted(len(small), rows_of=rows_of, steps=sampling, seed=8)
     found |= model.about | {"pictures": len(true), "seconds of sampling": round(time.perf_counter() - start)}
     cubic = np.stack([cv2.resize(p, SHAPE, interpolation=cv2.INTER_CUBIC) for p in small])
@@ -221,9 +221,9 @@ def holes(model: Model, pictures: np.ndarray, hidden: np.ndarray) -> Callable[[r
     return of
 
 
-def originals(paths: Sequence[str]) -> np.ndarray:
+def originals(paths: Any) -> np.ndarray:
     """Pictures uint8 [n, h, w, 3]."""
-    return images(list(paths))
+    return images(paths)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -101,9 +101,9 @@ class Judge:
     def __init__(self) -> None:
         self.pooled = Pooled(fused(backbone("tf_efficientnet_lite0", (2, 3))))
 
-    def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    def features(self, pictures: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Features [n, d] float64 of pictures uint8 [h, w, 3]."""
-        image = torch.from_numpy(np.stack(pictures)).movedim(-1, 1).float() / 255
+        image = torch.from_numpy(np.stack(list(pictures))).movedim(-1, 1).float() / 255
         return torch.cat([self.pooled(part) for part in image.split(32)]).double().numpy()
 
     def learn(self, table: pd.DataFrame, *, apart: int = 4) -> float:
@@ -147,7 +147,11 @@ def cut(picture: np.ndarray, sides: Sides) -> np.ndarray:
 
 
 def sheet(
-    rows: dict[str, Sequence[np.ndarray]], path: Path, *, titles: Sequence[str] = (), left: float = 0.12
+    rows: Mapping[str, Sequence[np.ndarray] | np.ndarray],
+    path: Path,
+    *,
+    titles: Sequence[str] = (),
+    left: float = 0.12,
 ) -> None:
     """A named row of pictures each, twice as large as they are; `titles` stand above the columns."""
     import matplotlib

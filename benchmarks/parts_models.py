@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from anodiff.fitting import batches
 from anodiff.gather import gather
 from anodiff.guiding import guiding
 from anodiff.painting import Rows, paint
+from anodiff.tasks.asked import worded
 from anodiff.told import Teller, telling
 from anodiff.train.fit import fit
 
@@ -90,6 +91,22 @@ class Model:
             guided=guiding(self.predictor, (), scale=scale),
         )
         return np.stack(list(made))
+
+    def told(self, texts: Sequence[str], **options: Any) -> np.ndarray:
+        """A picture a text."""
+
+        def cond_of(rows: range) -> Cond:
+            return worded(self.config, [texts[k] for k in rows], DEVICE)
+
+        return self.painted(len(texts), cond_of=cond_of, **options)
+
+    @torch.no_grad()
+    def through(self, pictures: np.ndarray) -> np.ndarray:
+        """The pictures encoded and decoded: what the autoencoder alone loses."""
+        image = torch.from_numpy(pictures).movedim(-1, 1).float() / 255
+        codec = self.predictor.codec
+        again = torch.cat([codec.decode(codec.encode(part)) for part in image.split(32)])
+        return (again.clamp(0, 1) * 255).round().byte().movedim(1, -1).numpy()
 
 
 @dataclass(frozen=True)

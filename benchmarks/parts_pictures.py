@@ -13,8 +13,8 @@ import generation
 import numpy as np
 import torch
 from parts_models import DEVICE, SHAPE, SIDE, Model, Models, images
-from parts_seen import Judge, matched, seen, sheet
-from parts_words import table
+from parts_seen import Judge, matched, seen
+from parts_shown import sheet, table
 
 from anodiff.cond import Cond
 from anodiff.config import schema
@@ -44,7 +44,7 @@ def layout(
     found["names of real parts right"] = round(judge.learn(models.table), 4)
     told = boxes(models.fresh)[:LAYOUTS]
     true = originals(models.fresh["image"][:LAYOUTS])
-    again = through(model, true)
+    again = model.through(true)
     found |= {"layouts": len(told), "boxes": sum(map(len, told))}
     found["rows"] = [
         {"pictures": "true ones"} | filled_boxes(true, told, judge),
@@ -81,7 +81,7 @@ def layout(
         sheet(shown, images / "parts_layout.png", left=0.09)
 
 
-def filled_boxes(made: np.ndarray, told: Sequence[Sequence[Box]], judge: Judge) -> dict[str, float]:
+def filled_boxes(made: np.ndarray, told: Sequence[Sequence[Box]], judge: Judge) -> dict[str, float | None]:
     """Mean overlap of boxes with the parts assigned to them, shares of boxes filled and of those named right."""
     overlaps, classes, pictures, parts, counts = [], [], [], [], []
     for picture, row in zip(made, told, strict=True):
@@ -97,7 +97,7 @@ def filled_boxes(made: np.ndarray, told: Sequence[Sequence[Box]], judge: Judge) 
     return {
         "mean IoU": round(float(np.mean(overlaps)), 4),
         f"IoU >= {GOOD:g}": round(float(np.mean(np.array(overlaps) >= GOOD)), 4),
-        "class of those": round(float(np.mean(right)), 4) if right else float("nan"),
+        "class of those": round(float(np.mean(right)), 4) if right else None,
         "as many parts": round(float(np.mean(counts)), 4),
     }
 
@@ -119,7 +119,7 @@ def superres(
     ways = {
         "bicubic": cubic,
         "model": made,
-        "true pictures through the autoencoder": through(model, true),
+        "true pictures through the autoencoder": model.through(true),
     }
     found["rows"] = [
         {"way": name}
@@ -224,15 +224,6 @@ def holes(model: Model, pictures: np.ndarray, hidden: np.ndarray) -> Callable[[r
 def originals(paths: Any) -> np.ndarray:
     """Pictures uint8 [n, h, w, 3]."""
     return images(paths)
-
-
-@torch.no_grad()
-def through(model: Model, pictures: np.ndarray) -> np.ndarray:
-    """The pictures encoded and decoded: what the autoencoder alone loses."""
-    image = torch.from_numpy(pictures).movedim(-1, 1).float() / 255
-    codec = model.predictor.codec
-    again = torch.cat([codec.decode(codec.encode(part)) for part in image.split(32)])
-    return (again.clamp(0, 1) * 255).round().byte().movedim(1, -1).numpy()
 
 
 def psnr(true: np.ndarray, made: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Words: what a caption names, weighed and masked words, and prompt-to-prompt edits, measured on drawn parts."""
+"""Words: is what a caption names there, and how much do samples of one caption differ?"""
 
 from __future__ import annotations
 
@@ -10,36 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
-from parts_models import BATCH, DEVICE, SHAPE, Model, Models, images
-from parts_seen import Judge, Seen, common, covered, mean_distance, seen, sheet
+from parts_edits import TWO, editing, masking, weighing
+from parts_models import Model, Models, images
+from parts_seen import Judge, Seen, mean_distance, seen
+from parts_shown import broken, sheet, table
 
 from anodiff.data.caption import captions
 from anodiff.data.parts import Part, caption
-from anodiff.painting import Rows
-from anodiff.tasks.asked import Asked, worded
-from anodiff.tasks.edited import Edit, edited
 
 SCALES = (1.0, 2.0, 4.0, 8.0)
-SCALE = 2.0  # of all that is weighed, masked and edited; not chosen by what came out
 SINGLE, SAMPLES = 24, 4  # captions of one part, and samples of each
 SEVERAL = 32  # captions of two parts, one sample of each
-GAINS = (0.0, 0.5, 1.0, 2.0, 4.0)
-WEIGHED = ("brass", "blue")
-PAIRS = 24  # samples of an edit
-EDITS = (
-    ("a brass washer", "a copper washer", "washer"),
-    ("a steel gear", "a blue gear", "gear"),
-)
-TWO = "a brass washer and a steel bolt"
-MASKED = {
-    "as it is": TWO,
-    "(bolt:0)": "a brass washer and a steel (bolt:0)",
-    "(steel:0) (bolt:0)": "a brass washer and a (steel:0) (bolt:0)",
-    "never said": "a brass washer",
-}
-WINDOW = (1.0, float("inf"))
-TOLERANCE = 2  # of 255: what a pixel may change and still count as the same
 
 
 def measured(
@@ -80,13 +61,6 @@ def told_of(caption: str) -> Counter[tuple[str, str]]:
     return told
 
 
-def of_texts(model: Model, texts: Sequence[str], **options: Any) -> np.ndarray:
-    """A picture a text."""
-    return model.painted(
-        len(texts), cond_of=lambda rows: worded(model.config, [texts[k] for k in rows], DEVICE), **options
-    )
-
-
 def agreement(
     model: Model, models: Models, judge: Judge, sampling: int, drawn: dict[str, Any]
 ) -> dict[str, Any]:
@@ -96,26 +70,28 @@ def agreement(
     two = list(dict.fromkeys(text for text in fresh if sum(told_of(text).values()) == 2))[:SEVERAL]
     texts = [text for text in each for _ in range(SAMPLES)]
     known = {text: [] for text in each}
-    for table in (models.table, models.fresh):
-        for text, path in zip(captions(table), table["image"], strict=True):
+    for source in (models.table, models.fresh):
+        for text, path in zip(captions(source), source["image"], strict=True):
             if text in known:
                 known[text].append(path)
     several = [paths for paths in known.values() if len(paths) > 1]
     real = float(np.mean([mean_distance(judge.features(images(paths))) for paths in several]))
     own = [paths[0] for paths in known.values()]
+    pairs_told = [text for text in fresh if text in two]
+    pairs_true = images(
+        [path for text, path in zip(fresh, models.fresh["image"], strict=True) if text in two]
+    )
     rows: list[dict[str, Any]] = [
-        {"scale": "true pictures"}
-        | one_part(images(own), each, judge)
-        | several_parts(
-            images([path for text, path in zip(fresh, models.fresh["image"], strict=True) if text in two]),
-            [text for text in fresh if text in two],
+        {"scale": name} | one_part(one, each, judge) | several_parts(pair, pairs_told) | {"diversity": None}
+        for name, one, pair in (
+            ("true pictures", images(own), pairs_true),
+            ("through the autoencoder", model.through(images(own)), model.through(pairs_true)),
         )
-        | {"diversity": 1.0}
     ]
     shown: dict[str, list[np.ndarray]] = {}
     for scale in SCALES:
-        made = of_texts(model, texts, scale=scale, steps=sampling, seed=1)
-        pairs = of_texts(model, two, scale=scale, steps=sampling, seed=2)
+        made = model.told(texts, scale=scale, steps=sampling, seed=1)
+        pairs = model.told(two, scale=scale, steps=sampling, seed=2)
         features = judge.features(list(made)).reshape(len(each), SAMPLES, -1)
         rows.append(
             {"scale": scale}
@@ -177,157 +153,13 @@ def several_parts(made: np.ndarray, texts: Sequence[str]) -> dict[str, float]:
     }
 
 
-def weighing(model: Model, sampling: int, drawn: dict[str, Any]) -> dict[str, Any]:
-    """How near a part's colour comes to a finish as its word is weighed, from the same noise."""
-    result: dict[str, Any] = {"scale": SCALE, "samples": PAIRS, "words": {}}
-    shown = {}
-    for word in WEIGHED:
-        rows, towards = [], []
-        for gain in GAINS:
-            made = of_texts(
-                model, [f"a ({word}:{gain:g}) washer"] * PAIRS, scale=SCALE, steps=sampling, seed=3
-            )
-            parts = [seen(picture) for picture in made]
-            towards.append([row[0].towards(word) if row else np.nan for row in parts])
-            rows.append(
-                {
-                    "gain": gain,
-                    "towards the colour": round(float(np.nanmean(towards[-1])), 3),
-                    "named so": round(float(np.mean([bool(r) and r[0].finish == word for r in parts])), 4),
-                    "nothing found": sum(not row for row in parts),
-                }
-            )
-            shown[f"{word}: {gain:g}"] = list(made[:8])
-        steps = np.diff(np.array(towards), axis=0)
-        means = [row["towards the colour"] for row in rows]
-        result["words"][word] = {
-            "rows": rows,
-            "mean rises with every gain": bool(np.all(np.diff(means) > 0)),
-            "samples that rise with every gain": round(float(np.mean(np.all(steps > 0, axis=0))), 4),
-            "single steps that rise": round(float(np.mean(steps[np.isfinite(steps)] > 0)), 4),
-        }
-    drawn["weighing"] = shown
-    return result
-
-
-def masking(model: Model, sampling: int, drawn: dict[str, Any]) -> dict[str, Any]:
-    """How many parts are found when a word of a caption of two parts is masked, from the same noise."""
-    counts, shown, rows = {}, {}, []
-    for name, text in MASKED.items():
-        made = of_texts(model, [text] * BATCH, scale=SCALE, steps=sampling, seed=4)
-        parts = [seen(picture) for picture in made]
-        counts[name] = [len(row) for row in parts]
-        rows.append(
-            {
-                "words": name,
-                "none": counts[name].count(0),
-                "one": counts[name].count(1),
-                "two": counts[name].count(2),
-                "more": sum(count > 2 for count in counts[name]),
-                "a steel part": sum(any(part.finish == "steel" for part in row) for row in parts),
-                "a brass part": sum(any(part.finish == "brass" for part in row) for row in parts),
-            }
-        )
-        shown[name] = list(made[:8])
-    whole = [k for k, count in enumerate(counts["as it is"]) if count == 2]
-    fall = {name: f"{sum(counts[name][k] == 1 for k in whole)} of {len(whole)}" for name in list(MASKED)[1:]}
-    drawn["masking"] = shown
-    return {"text": TWO, "scale": SCALE, "samples": BATCH, "rows": rows, "from two parts to one": fall}
-
-
-def editing(model: Model, sampling: int, drawn: dict[str, Any]) -> dict[str, Any]:
-    """How much of a part's shape and of its surroundings an edit keeps, beside painting the new text anew."""
-    result: dict[str, Any] = {"scale": SCALE, "pairs": PAIRS, "edits": {}}
-    shown: dict[str, list[np.ndarray]] = {}
-    for source, target, word in EDITS:
-        ways = {
-            "edit": Edit(target),
-            f"edit, noise levels above {WINDOW[0]:g}": Edit(target, window=WINDOW),
-            "edit, blended": Edit(target, blend=word),
-        }
-        pairs = {name: pair(model, source, edit, sampling) for name, edit in ways.items()}
-        before = pairs["edit"][0]
-        region = pairs["edit, blended"][2]
-        assert region is not None
-        after = {name: both[1] for name, both in pairs.items()}
-        after["same noise, no edit"] = of_texts(model, [target] * PAIRS, scale=SCALE, steps=sampling, seed=5)
-        after["other noise"] = of_texts(model, [target] * PAIRS, scale=SCALE, steps=sampling, seed=6)
-        finish = target.split()[1]
-        result["edits"][f"{source} -> {target}"] = {
-            "source in its own finish": named(before, source.split()[1]),
-            "blend region, share of the picture": round(float(region.mean()), 3),
-            "rows": [{"way": name} | kept(before, made, region, finish) for name, made in after.items()],
-        }
-        shown[source] = list(before[:8])
-        shown |= {f"{target}:\n{name}": list(made[:8]) for name, made in after.items()}
-    drawn["editing"] = shown
-    return result
-
-
-def pair(
-    model: Model, source: str, edit: Edit, sampling: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Pictures of the source, their edits, and where a blend let them differ, bool [n, h, w]."""
-    of = edited(model.predictor, model.config, SHAPE, Asked(prompt=source), edit, device=DEVICE)
-    given: list[Rows] = []
-
-    def rows_of(numbers: range) -> Rows:
-        given.append(of(numbers))
-        return given[-1]
-
-    made = model.painted(PAIRS, rows_of=rows_of, scale=SCALE, steps=sampling, seed=5, batch=PAIRS)
-    region = None
-    if edit.blend is not None:
-        small = given[0].around(model.predictor.denoiser).region().float()  # type: ignore[attr-defined]
-        region = F.interpolate(small, SHAPE, mode="nearest")[:, 0].bool().numpy()
-    return made[:PAIRS], made[PAIRS:], region
-
-
-def named(made: np.ndarray, finish: str) -> float:
-    """The share of pictures whose largest part has the finish."""
-    parts = [seen(picture) for picture in made]
-    return round(float(np.mean([bool(row) and row[0].finish == finish for row in parts])), 4)
-
-
-def kept(before: np.ndarray, after: np.ndarray, region: np.ndarray, finish: str) -> dict[str, float]:
-    """What changed as it should, and what stayed: pixels of parts in both, and pixels outside of the region."""
-    change = np.abs(before.astype(int) - after.astype(int)).max(axis=3)  # [n, h, w]
-    return {
-        "new finish": named(after, finish),
-        "IoU of parts": round(
-            float(np.mean([common(covered(a), covered(b)) for a, b in zip(before, after, strict=True)])), 4
-        ),
-        "equal outside": round(float((change[~region] == 0).mean()), 4),
-        f"within {TOLERANCE} outside": round(float((change[~region] <= TOLERANCE).mean()), 4),
-        "mean change outside": round(float(change[~region].mean()), 2),
-        "mean change inside": round(float(change[region].mean()), 2),
-    }
-
-
 def draw(drawn: dict[str, Any], folder: Path) -> None:
     """One picture of each part."""
     rows, titles = drawn["agreement"]
     sheet(rows, folder / "parts_words.png", titles=[broken(title) for title in titles], left=0.07)
     sheet(drawn["weighing"], folder / "parts_weighing.png", left=0.1)
     sheet(drawn["masking"], folder / "parts_masking.png", left=0.16)
-    sheet(drawn["editing"], folder / "parts_editing.png", left=0.24)
-
-
-def broken(text: str) -> str:
-    """A caption on several lines."""
-    return re.sub(r" (at|on|in|and) ", r"\n\1 ", text)
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table, a line a row."""
-    keys = list(rows[0])
-    lines = [f"| {' | '.join(keys)} |", "|---" * len(keys) + "|"]
-    lines += [f"| {' | '.join(cell(row[key]) for key in keys)} |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    sheet(drawn["editing"], folder / "parts_editing.png", left=0.2)
 
 
 def markdown(found: dict[str, Any]) -> str:

@@ -45,7 +45,7 @@ def test_replace_takes_the_sources_map_whole():
 
 @pytest.mark.parametrize("per_pair", [False, True])
 def test_replace_and_refine_are_their_equations(per_pair):
-    """Law: attention edits; reference: arXiv:2208.01626 section 3.2, written out place by place"""
+    """Attention edits against: arXiv:2208.01626 section 3.2, written out place by place"""
     a = torch.tensor([[0, 3, 1, 1, -1], [2, -1, -1, 0, 4]] if per_pair else [0, 3, 1, 1, -1])
     probs = probabilities()
     replaced = Replace(*EVER, a)(probs, "mid.0.cross", SIGMA)
@@ -107,7 +107,7 @@ def test_edits_follow_each_other():
 
 
 def test_an_edited_layer_gives_the_sources_weights_times_the_targets_values():
-    """Law: attention edits; reference: softmax(Q K^T / sqrt(d)) of one row times V of the other, in torch"""
+    """Attention edits against: softmax(Q K^T / sqrt(d)) of one row times V of the other, in torch"""
     torch.manual_seed(1)
     layer = Attention(8, heads=2, place="mid.0.cross", context=4).double()
     x, tokens = torch.randn(2, N, 8).double(), torch.randn(2, L, 4).double()
@@ -150,7 +150,7 @@ def test_the_sides_of_a_map_follow_from_its_positions():
 
 
 def test_a_map_is_the_mean_of_what_was_seen():
-    """Law: attention maps; reference: sums over places, means over heads, calls and sizes, by hand"""
+    """Attention maps against: sums over places, means over heads, calls and sizes, by hand"""
     fine, again, coarse = (probabilities(positions=n, seed=s) for n, s in ((16, 0), (16, 1), (4, 2)))
     recorder = Recorder((4, 4))
     for probs, place in ((fine, "up.0.cross"), (again, "up.1.cross"), (coarse, "mid.0.cross")):
@@ -288,7 +288,7 @@ def walk(sampler, words, threshold=0.5, scale=1.0, **more):
 @pytest.mark.parametrize("sampler", [ddim, heun, dpmpp_2m])
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_outside_of_the_word_a_target_is_its_source_to_the_last_bit(sampler, scale):
-    """Law: local edits; reference: the source's own walk, and the target's without a blend"""
+    """Local edits against: the source's own walk, and the target's without a blend"""
     blended = walk(sampler, [[1]] * 4, scale=scale)
     free = walk(sampler, [[]] * 4, threshold=0.0, scale=scale)
     for (y, x0), (y_free, _) in zip(blended, free, strict=True):
@@ -305,7 +305,7 @@ def test_fresh_noise_that_a_pair_shares_keeps_it_equal():
 
 
 def test_blending_the_estimate_is_blending_the_walk():
-    """Law: local edits; reference: arXiv:2208.01626 section 3.2, y itself blended after every step"""
+    """Local edits against: arXiv:2208.01626 section 3.2, y itself blended after every step"""
     grid, toy = spaced(Toy().levels, 6), Toy()
     y = grid[0] * PerImageNoise([1, 2, 1, 2])(torch.zeros(4, 2, 8, 8))
     for sigma, sigma_next in pairwise(grid):

@@ -41,7 +41,7 @@ def test_low_is_the_mean_of_each_cell_written_out(factor: int, shape) -> None:
 def test_low_is_an_orthogonal_projection(factor: int, shape) -> None:
     """low(low(z)) = low(z), linear, and <low(a), b> = <a, low(b)>. Measured: 1.8e-15.
 
-    Law: orthogonal projection
+    Law: guidance; reference: the definition of an orthogonal projection
     """
     a, b = code(0, shape), code(1, shape)
     assert (low(low(a, factor), factor) - low(a, factor)).abs().max() <= 1e-14
@@ -51,6 +51,7 @@ def test_low_is_an_orthogonal_projection(factor: int, shape) -> None:
 
 
 def test_an_estimate_keeps_its_own_details_and_takes_the_known_means() -> None:
+    """Law: guidance; reference: the estimate's own details, the known code's block means"""
     known, y, sigma = code(1), code(2), torch.tensor(0.7, dtype=F64)
     inner = Gaussian(0.2, 0.5)
     x0 = KeepLow(inner, known, 4)(y, sigma)
@@ -71,6 +72,7 @@ SAMPLERS = {
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_walk_ends_at_the_known_means_and_knows_nothing_else_of_the_known(sampler: str) -> None:
+    """Law: guidance; reference: the block means of the known code"""
     known, n = code(1), code(3)
     inner = Mixture()
     sigmas = spaced(inner.levels, 6, start=5.0)
@@ -90,7 +92,7 @@ def test_a_walk_ends_at_the_known_means_and_knows_nothing_else_of_the_known(samp
 def test_low_frequencies_go_down_as_those_of_the_noised_known_code() -> None:
     """ILVR puts low(known + sigma n) in the place of low(y); under DDIM the walk is there by itself, with one n.
 
-    Law: arXiv:2108.02938 eq. 8. Measured: 1.4e-14.
+    Law: guidance; reference: arXiv:2108.02938 eq. 8, low(known + sigma n)
     """
     known, n = code(1), code(3)
     inner = Mixture()

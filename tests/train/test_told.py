@@ -211,7 +211,7 @@ WORDS = torch.tensor([1, 2])
         (
             {"text": WORDS},
             ConfigError,
-            "a row can be told words, boxes, image, but row 0 is told text; a class goes",
+            "a row can be told words, boxes, tokens, token_mask, image, but row 0 is told text; a class goes",
         ),
         ({"label": WORDS, "words": WORDS}, ConfigError, "row 0 is told label; a class goes into labels"),
         ({"keep": WORDS}, ConfigError, "row 0 is told keep"),

@@ -38,7 +38,7 @@ def layout(
     models: Models, found: dict[str, Any], keep: Callable[[str], None], *, sampling: int, images: Path | None
 ) -> None:
     """Fill `found`: parts in samples against the boxes that were told, and against those of another sample."""
-    model = models.model("layout", "train.learning_rate=1.0e-3")
+    model = models.model("layout")
     found |= model.about
     judge = Judge()
     found["names of real parts right"] = round(judge.learn(models.table), 4)

@@ -111,7 +111,8 @@ def main() -> None:
 
 def pictures(data: Path, work: Path) -> pd.DataFrame:
     """Good training pictures of every kind, each with its caption."""
-    make_demo(work / "textures")
+    if not (work / "textures").exists():
+        make_demo(work / "textures")
     places = SETS | {kind: (str(work / "textures" / kind), "split") for kind in ("brick", "grass", "gravel")}
     parts = []
     for kind, (place, column) in places.items():

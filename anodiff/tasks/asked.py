@@ -46,6 +46,7 @@ def conditions(config: RunConfig, asked: Asked, device: torch.device) -> Callabl
     if asked.label is None and not names and tokens.kind == "none":
         return None
     chosen: Sequence[int] = range(len(names)) if asked.label is None else [number_of(asked.label, names)]
+    drawn = [] if asked.layout is None else read_layout(asked.layout)
 
     def of(pictures: range) -> Cond:
         labels = [chosen[i % len(chosen)] for i in pictures] if chosen else None
@@ -54,7 +55,6 @@ def conditions(config: RunConfig, asked: Asked, device: torch.device) -> Callabl
             case schema.Text():
                 return worded(config, _texts(tokens, asked, pictures, labels), device, label=label)
             case schema.Layout(classes=classes, most=most):
-                drawn = read_layout(asked.layout) if asked.layout is not None else []
                 row = Classes(classes, most).row(drawn).to(device)
                 keep = None if drawn else torch.zeros(len(pictures), dtype=torch.bool, device=device)
                 return Cond(label=label, boxes=row.expand(len(pictures), -1, -1), keep=keep)

@@ -97,6 +97,8 @@ def fit(
         cache=torch.uint8,
     )
     identity = {"configuration": _digest(config), "pictures": _fingerprint(gathered.train)}
+    if fixed:
+        identity["captions, boxes or maps"] = _contents(fixed)
     plan = compose.plan(config, devices=devices, accelerator=_accelerator(device))
     taught = teach(
         codec,
@@ -246,4 +248,13 @@ def _fingerprint(pictures: Sequence[Picture]) -> str:
     digest = hashlib.sha256()
     for picture in pictures:
         digest.update(Path(picture).name.encode() if isinstance(picture, str) else picture.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _contents(told: Mapping[str, Tensor]) -> str:
+    """Of what the rows are told, by name and value: a resumed run is not told otherwise."""
+    digest = hashlib.sha256()
+    for name in sorted(told):
+        digest.update(name.encode())
+        digest.update(told[name].contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

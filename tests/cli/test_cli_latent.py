@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 from collections.abc import Callable
@@ -261,3 +262,20 @@ def test_a_size_that_the_stride_does_not_divide_is_rounded_and_a_small_one_told_
     assert said.code == 3
     assert "expected pictures of 20 px a side or more" in said.err
     assert "training" not in said.err
+
+
+def test_a_fit_is_not_resumed_with_other_boxes(machine: Path, tmp_path: Path, command: Command) -> None:
+    words = [part for word in TOLD["layout"] for part in ("--set", word)]
+    fit = ("-o", tmp_path / "run", *LATENT, *words, "--no-samples")
+    assert command("fit", machine, *fit).code == 0
+    other = machine.with_name("other.csv")
+    lines = machine.read_text().splitlines()
+    rows = list(csv.reader(lines))
+    column = rows[0].index("boxes")
+    for row in rows[1:]:
+        row[column] = json.dumps([*json.loads(row[column]), ["bolt", 0.1, 0.1, 0.2, 0.2]])
+    with other.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    said = command("fit", other, *fit, "--resume", "auto")
+    assert said.code == 2, said.err
+    assert "captions, boxes or maps was" in said.err

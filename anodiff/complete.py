@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from anodiff.codec.published import read_autoencoder
 from anodiff.config import RunConfig, schema
 from anodiff.data.boxes import boxes, class_names
 from anodiff.data.caption import captions
+from anodiff.data.image import read
+from anodiff.data.survey import survey
 from anodiff.encode.clip import ClipText
 from anodiff.encode.vocabulary import Vocabulary, learn_vocabulary
 from anodiff.errors import ConfigError
@@ -19,17 +21,58 @@ MOVES = ("flip_h", "flip_v", "rotate90", "rotate", "translate", "scale")
 """Changes of a picture that its boxes or its map of classes would have to follow."""
 
 
-def complete(config: RunConfig, gathered: Gathered) -> RunConfig:
-    """The configuration with names of labels, vocabulary, classes of boxes and the layout of a published autoencoder.
+MOST_SURVEYED = 200
+"""Pictures at most, evenly chosen, on which is measured how parts lie."""
+
+
+def complete(
+    config: RunConfig, gathered: Gathered, *, say: Callable[[str], None] = lambda text: None
+) -> RunConfig:
+    """The configuration with names of labels, vocabulary, classes of boxes, the layout of a published autoencoder and
+    the pose that parts are brought to.
+
+    What is settled already stays as it is. `say` is told what was found of how parts lie.
 
     Raises:
         DataError: as `labelled`, `captions` and `boxes`.
         ConfigError: settings that do not fit what the pictures bring.
     """
     config = labelled(config, gathered)
+    config = config.model_copy(
+        update={"data": config.data.model_copy(update={"pose": _pose(config, gathered, say)})}
+    )
     return config.model_copy(
         update={"tokens": _tokens(config, gathered), "codec": _codec(config), "beside": _beside(config)}
     )
+
+
+def _pose(config: RunConfig, gathered: Gathered, say: Callable[[str], None]) -> schema.Pose:
+    """The pose that parts are brought to, found from the pictures to train on alone."""
+    pose = config.data.pose
+    if isinstance(pose, schema.KeepPose) or (
+        isinstance(pose, schema.UprightPose) and pose.canvas is not None
+    ):
+        return pose
+    auto = isinstance(pose, schema.AutoPose)
+    if auto and (isinstance(config.tokens, schema.Layout) or isinstance(config.beside, schema.Semantic)):
+        return schema.KeepPose()  # boxes and maps would stay where they are
+    every = -(-len(gathered.train) // MOST_SURVEYED)
+    shown = gathered.train[::every]
+    found = survey(
+        (read(picture) if isinstance(picture, str) else picture for picture in shown),
+        turn=None if auto else pose.turn,
+        square=config.data.aspect == "square",
+    )
+    left = auto and not found.helps
+    say(f"{found.sentence}; {'keeping pictures as they are' if left else 'bringing parts upright'}")
+    if left:
+        return schema.KeepPose()
+    if found.upright is None or 2 * found.clear < found.looked_at:
+        raise ConfigError(
+            f"data.pose: upright needs parts that stand out from their ground, and {found.clear} of "
+            f"{found.looked_at} pictures show one; set data.pose.kind to keep."
+        )
+    return schema.UprightPose(canvas=found.upright.canvas, turn=found.upright.turn)
 
 
 def _tokens(config: RunConfig, gathered: Gathered) -> schema.Tokens:
@@ -107,8 +150,10 @@ def _beside(config: RunConfig) -> schema.Beside:
 
 def _still(config: RunConfig, what: str) -> None:
     """Nothing; ConfigError where pictures are moved but what is told of them is not."""
-    moved = [name for name in MOVES if getattr(config.data.augment, name)]
+    moved = [f"augment.{name}" for name in MOVES if getattr(config.data.augment, name)]
+    if not isinstance(config.data.pose, schema.KeepPose):
+        moved = ["pose"]
     if moved:
         raise ConfigError(
-            f"data.augment.{moved[0]} moves the pictures, and their {what} would stay where they are: leave it out."
+            f"data.{moved[0]} moves the pictures, and their {what} would stay where they are: leave it out."
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from anodiff.config import RunConfig
 from anodiff.detect.bylabel import ThresholdByLabel
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.result import Result
+from anodiff.detect.suspects import Suspect, Suspicion
 from anodiff.device import device_of
 from anodiff.errors import ConfigError, ModelFileError, RefusalError
 from anodiff.frame import frame
@@ -26,6 +26,7 @@ from anodiff.scoring import Scoring
 if TYPE_CHECKING:
     from anodiff.detect.bits import Bits
     from anodiff.diffusion.sampling import Variance
+    from anodiff.gather import Gathered
     from anodiff.train.progress import Progress
 
 
@@ -63,6 +64,7 @@ class Detector:
         self.config = config or configuration.load(preset=preset, overrides=overrides)
         self.device = device_of(device)
         self._learnt: Scoring | None = None
+        self.suspicion: Suspicion | None = None
 
     @classmethod
     def from_config(
@@ -102,12 +104,12 @@ class Detector:
             TrainingError: the loss is not a number.
         """
         from anodiff.complete import complete
-        from anodiff.fitting import fit
+        from anodiff.fitting import about, fit
         from anodiff.gather import Gathered, gather
 
         compose.check_levels(self.config)
         gathered = good if isinstance(good, Gathered) else gather(good, self.config)
-        self.config = complete(self.config, gathered)
+        self.config = complete(self.config, gathered, say=say)
         fitted = fit(
             self.config,
             gathered,
@@ -119,17 +121,8 @@ class Detector:
             progress=progress,
             say=say,
         )
-        about = {
-            "seed": self.config.seed,
-            "trained_on": len(gathered.train),
-            "held_out": len(gathered.held),
-            "unreadable": len(gathered.unreadable),
-            "steps": fitted.outcome.steps,
-            "training_seconds": round(fitted.outcome.seconds, 1),
-            **fitted.taught.about,
-            **({"alarms": list(fitted.alarms)} if fitted.alarms else {}),
-        }
-        return self.adopt(fitted.predictor, shape=fitted.shape, target_fpr=fitted.target_fpr, about=about)
+        self.suspicion, told = fitted.suspicion, about(self.config, gathered, fitted)
+        return self.adopt(fitted.predictor, shape=fitted.shape, target_fpr=fitted.target_fpr, about=told)
 
     def adopt(
         self,
@@ -159,29 +152,31 @@ class Detector:
         Raises:
             ConfigError: a rate below 1 / (n + 1), which n pictures cannot support.
         """
-        from anodiff.data.index import index, normals
-        from anodiff.detect.threshold import least_rate
-        from anodiff.fitting import DEFAULT_RATE, batches, with_labels
-        from anodiff.gather import label_numbers
+        from anodiff.counted import counted_anew
 
-        learnt = self._fitted()
-        if isinstance(good, str | Path):
-            table = normals(index(good))
-            pictures: Sequence[Any] = list(table["image"])
-            known = label_numbers(self.config, table)
-        else:
-            pictures = [item if isinstance(item, str) else frame(item) for item in good]
-            known = None
-        fewest = len(pictures) if known is None else min(Counter(known).values())
-        rate = target_fpr or max(DEFAULT_RATE, least_rate(fewest))
-        threshold = {"threshold": self.config.threshold.model_copy(update={"target_fpr": rate})}
-        config = self.config.model_copy(update=threshold)
-        predictor = _rebuilt(config, learnt, rate).to(self.device)
-        predictor.calibrate(lambda: with_labels(batches(pictures, learnt.shape, config, self.device), known))
-        about = {**learnt.about, "calibrated_on": len(pictures)}
-        self.config = config
-        self._learnt = replace(learnt, predictor=predictor, config=config, target_fpr=rate, about=about)
+        return self._counting(counted_anew(self._fitted(), good, target_fpr=target_fpr, device=self.device))
+
+    def add_normal(self, good: Any, *, target_fpr: float | None = None) -> Detector:
+        """This detector with further good pictures beside those its thresholds rest on; nothing else is learnt anew.
+
+        A random sample of what comes off the line keeps the promise, now that of n + m pictures. False alarms alone
+        never lower the threshold: fewer false alarms than promised, more escapes. Pictures that trained the model may
+        not be among them; those that are counted already, known again by what they show, are not counted twice.
+
+        Raises:
+            ConfigError: `target_fpr`, or else the detector's own, below 1 / (n + m + 1).
+        """
+        from anodiff.counted import counted_too
+
+        found = counted_too(self._fitted(), good, target_fpr=target_fpr, device=self.device)
+        self.config, self._learnt = found.config, found
         return self
+
+    def leave_out(self, left: Gathered) -> Detector:
+        """This detector with thresholds from the held-out pictures that are left after `Gathered.without`."""
+        from anodiff.counted import counted_without
+
+        return self._counting(counted_without(self._fitted(), left, device=self.device))
 
     def bits(
         self, good: Any, *, levels: int = 50, variance: Variance | None = None, split_column: str = "split"
@@ -281,7 +276,7 @@ class Detector:
         found.config = configuration.parse(self.config.model_copy(update={"score": score}).model_dump())
         compose.check_levels(found.config)
         learnt = self._fitted()
-        predictor = _rebuilt(found.config, learnt, learnt.target_fpr).to(self.device)
+        predictor = learnt.rebuilt(found.config, learnt.target_fpr).to(self.device)
         found._learnt = replace(learnt, predictor=predictor, config=found.config)
         return found
 
@@ -333,6 +328,18 @@ class Detector:
         return tuple(self._fitted().about.get("alarms", ()))
 
     @property
+    def suspects(self) -> tuple[Suspect, ...]:
+        """Pictures of the fit that look unlike the rest, the surest first; by file name alone after `load`."""
+        if self.suspicion is not None:
+            return self.suspicion.found
+        return tuple(Suspect(**entry) for entry in self._fitted().about.get("suspects", {}).get("found", ()))
+
+    @property
+    def counted(self) -> int:
+        """How many good pictures the threshold rests on; where each label has its own, the fewest of any."""
+        return self.predictor.threshold.count
+
+    @property
     def model_id(self) -> str:
         """Twelve hexadecimal digits that change with any weight or setting."""
         return self._fitted().model_id
@@ -352,6 +359,13 @@ class Detector:
             "provenance": learnt.about,
             "config": self.config.model_dump(mode="json"),
         }
+
+    def _counting(self, found: Scoring) -> Detector:
+        """This detector with thresholds that rest on other pictures."""
+        self.config, self._learnt = found.config, found
+        if self.suspicion is not None:
+            self.suspicion = self.suspicion.without_held(self.threshold)
+        return self
 
     def _fitted(self) -> Scoring:
         if self._learnt is None:
@@ -381,10 +395,3 @@ def load(path: str | Path, device: str = "auto") -> Detector:
     detector = Detector(config=config, device=device)
     predictor.eval().to(detector.device)
     return detector.adopt(predictor, shape=shape, target_fpr=target_fpr, about=meta.get("provenance", {}))
-
-
-def _rebuilt(config: RunConfig, learnt: Scoring, target_fpr: float) -> Predictor:
-    """A predictor of `config` with everything already learnt."""
-    predictor = compose.predictor(config, target_fpr=target_fpr, shape=learnt.shape, weights=compose.LEARNT)
-    predictor.load_state_dict(learnt.predictor.state_dict())
-    return predictor.eval()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +21,11 @@ from anodiff.coding.teach import LOOKED_AT, Taught, teach
 from anodiff.config import RunConfig, dump
 from anodiff.config.schema import LatentCodec as LatentSection
 from anodiff.data.dataset import ImageSet, Picture
-from anodiff.detect.predictor import Predictor
-from anodiff.detect.threshold import least_rate
+from anodiff.detect.bylabel import ThresholdByLabel
+from anodiff.detect.content import digest
+from anodiff.detect.predictor import Lesson, Predictor
+from anodiff.detect.suspects import Suspicion, named, verdicts
+from anodiff.detect.threshold import Conformal, check_rate, least_rate
 from anodiff.diffusion.gan import Critic, DDGANDenoiser
 from anodiff.encode.label import Labeller
 from anodiff.errors import ModelFileError
@@ -33,6 +38,9 @@ from anodiff.train.progress import Progress
 
 DEFAULT_RATE = 0.05
 """The false-alarm rate where none is asked for and the held-out normals support it."""
+
+STRANGERS = 1 / 8
+"""Share of the pictures to train on that networks do not see, where kinds of evidence are weighed by p-values."""
 
 MOST_TAUGHT = 400
 """Pictures at most, evenly chosen, from which scorer and calibration learn: more change little and take long."""
@@ -47,6 +55,8 @@ class Fitted:
     target_fpr: float
     outcome: Outcome
     taught: Taught  # what teaching the codec brought to light
+    suspicion: Suspicion  # which pictures look unlike the rest
+    counted: tuple[str, ...]  # digests of the pictures that the thresholds rest on
 
     @property
     def alarms(self) -> tuple[str, ...]:
@@ -74,11 +84,16 @@ def fit(
         TrainingError, ConfigError, DataError: as `train.fit.fit` and `Predictor.learn`.
         ModelFileError: `start` belongs to another network.
     """
+    shapes = gathered
+    gathered, strangers = _divided(config, gathered)
     held_labels = label_numbers(config, gathered.held_rows)
-    target_fpr = config.threshold.target_fpr or max(DEFAULT_RATE, least_rate(_fewest(gathered, held_labels)))
+    fewest = _fewest(gathered, held_labels)
+    target_fpr = config.threshold.target_fpr or max(DEFAULT_RATE, least_rate(fewest))
+    if config.threshold.kind == "conformal":
+        check_rate(target_fpr, fewest)  # told before anything is trained
     codec = compose.codec(config)
     teller = Teller(config)
-    shape = gathered.shape(config, compose.multiple(config, codec.stride))
+    shape = shapes.shape(config, compose.multiple(config, codec.stride))
     if isinstance(config.codec, LatentSection):
         check_size(shape, defect=config.codec.defect)
     predictor = compose.predictor(config, target_fpr=target_fpr, shape=shape, ready=codec).to(device)
@@ -92,6 +107,7 @@ def fit(
         gathered.train,
         shape=shape,
         channels=config.data.channels,
+        upright=compose.upright(config),
         augment=compose.augmentation(config),
         seed=config.seed,
         cache=torch.uint8,
@@ -156,11 +172,37 @@ def fit(
     predictor.eval().to(device)
     every = -(-len(gathered.train) // MOST_TAUGHT)
     shown, shown_labels = gathered.train[::every], None if labels is None else labels[::every]
-    predictor.learn(
+    lesson = predictor.learn(
         lambda: with_labels(batches(shown, shape, config, device), shown_labels),
         lambda: with_labels(batches(gathered.held, shape, config, device), held_labels),
+        strangers=None
+        if strangers is None
+        else lambda: with_labels(
+            batches(strangers.train, shape, config, device), label_numbers(config, strangers.train_rows)
+        ),
     )
-    return Fitted(predictor, shape, target_fpr, outcome, taught)
+    names = {split: list(rows["image"]) for split, rows in gathered.rows.items()}
+    names["train"] = names["train"][::every]
+    counted = digests(gathered.held, shape, config)
+    suspicion = _suspicion(predictor, names, lesson)
+    return Fitted(predictor, shape, target_fpr, outcome, taught, suspicion, counted)
+
+
+def about(config: RunConfig, gathered: Gathered, fitted: Fitted) -> dict[str, Any]:
+    """Where the predictor comes from, as its file tells it."""
+    return {
+        "seed": config.seed,
+        "trained_on": len(gathered.train),
+        "held_out": len(gathered.held),
+        "unreadable": len(gathered.unreadable),
+        "steps": fitted.outcome.steps,
+        "training_seconds": round(fitted.outcome.seconds, 1),
+        **fitted.taught.about,
+        **({"alarms": list(fitted.alarms)} if fitted.alarms else {}),
+        **({"suspects": fitted.suspicion.to_dict()} if fitted.suspicion.found else {}),
+        **({"dropped": dict(gathered.dropped)} if gathered.dropped else {}),
+        "counted": list(fitted.counted),
+    }
 
 
 def batches(
@@ -172,7 +214,7 @@ def batches(
     size: int = 8,
 ) -> Iterator[Tensor]:
     """The pictures in order, [B, C, H, W] in [0, 1] on `device`, without augmentation."""
-    rows = ImageSet(pictures, shape=shape, channels=config.data.channels)
+    rows = ImageSet(pictures, shape=shape, channels=config.data.channels, upright=compose.upright(config))
     for first in range(0, len(rows), size):
         yield torch.stack([rows[k] for k in range(first, min(first + size, len(rows)))]).to(device)
 
@@ -211,6 +253,41 @@ def _labels(
         return known
     labeller.cluster(features, seed=config.seed)
     return labeller.of(features).tolist()
+
+
+def digests(pictures: Sequence[Picture], shape: tuple[int, int], config: RunConfig) -> tuple[str, ...]:
+    """What each picture shows at the working shape, in sixteen hexadecimal digits."""
+    found = batches(pictures, shape, config, torch.device("cpu"))
+    return tuple(digest(row) for batch in found for row in batch)
+
+
+def _suspicion(predictor: Predictor, names: Mapping[str, list[str]], lesson: Lesson) -> Suspicion:
+    """Which of the named pictures look unlike the rest, and what the threshold would be without them."""
+    shown, held = verdicts(
+        lesson.shown, lesson.held, shown_label=lesson.shown_label, held_label=lesson.held_label
+    )
+    found = named(names, {"train": lesson.shown, "holdout": lesson.held}, {"train": shown, "holdout": held})
+    looked_at = len(lesson.shown) + len(lesson.held)
+    threshold = predictor.threshold
+    without = None
+    suspects = {suspect.image for suspect in found if suspect.split == "holdout"}
+    if suspects and not isinstance(threshold, ThresholdByLabel):
+        kept = lesson.held[[name not in suspects for name in names["holdout"]]]
+        again = copy.deepcopy(threshold)
+        if isinstance(again, Conformal):
+            again.target_fpr = max(again.target_fpr, least_rate(len(kept)))
+        again.learn(kept)
+        without = again.value if again.value < threshold.value else None
+    return Suspicion(found, looked_at, threshold.value, without)
+
+
+def _divided(config: RunConfig, gathered: Gathered) -> tuple[Gathered, Gathered | None]:
+    """The pictures without those that networks do not see and that judge the kinds of evidence, and these; None where
+    the score weighs none, or pictures are too few.
+    """
+    if getattr(config.score, "fuse", "mean") != "fisher" or len(gathered.train) * STRANGERS < 2:
+        return gathered, None
+    return gathered.apart(STRANGERS, seed=config.seed + 1)
 
 
 def _fewest(gathered: Gathered, labels: Sequence[int] | None) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from anodiff.config import RunConfig
-from anodiff.config.schema import CategoryLabels
+from anodiff.config.schema import CategoryLabels, UprightPose
 from anodiff.data.dataset import Picture
 from anodiff.data.image import header, read, working_shape
 from anodiff.data.index import holdout, index, normals
@@ -31,10 +32,71 @@ class Gathered:
     train_rows: pd.DataFrame  # what is known of each; one row a picture
     held_rows: pd.DataFrame
     unreadable: Sequence[str] = ()  # sentences, one a picture left out
+    dropped: Mapping[str, int] = field(default_factory=dict)  # by split, how many `without` left out
+
+    @property
+    def rows(self) -> dict[str, pd.DataFrame]:
+        """What is known of each picture, by the name of its split."""
+        return {"train": self.train_rows, "holdout": self.held_rows}
+
+    def apart(self, share: float, *, seed: int) -> tuple[Gathered, Gathered]:
+        """The same pictures with a share of those to train on taken away, and with that share alone to train on.
+
+        Divided as the held-out ones are: by the name's hash, groups together.
+        """
+        kept, taken = holdout(self.train_rows, share=share, seed=seed)
+        out = set(taken["image"])
+
+        def part(outside: bool) -> Gathered:
+            chosen = [(name in out) == outside for name in self.train_rows["image"]]
+            return replace(
+                self,
+                train=list(compress(self.train, chosen)),
+                sizes=list(compress(self.sizes, chosen)),
+                train_rows=taken if outside else kept,
+            )
+
+        return part(False), part(True)
+
+    def without(self, images: Iterable[str]) -> Gathered:
+        """The same pictures but for those of these names, divided as before.
+
+        Raises:
+            DataError: none would be left to train on, or none held out.
+        """
+        out = set(images)
+        train = [name not in out for name in self.train_rows["image"]]
+        held = [name not in out for name in self.held_rows["image"]]
+        if not any(train) or not any(held):
+            raise DataError(
+                f"Without these {len(out)} pictures {sum(train)} would be left to train on and {sum(held)} held out; "
+                "at least one of each is needed: add good pictures."
+            )
+        return replace(
+            self,
+            train=list(compress(self.train, train)),
+            held=list(compress(self.held, held)),
+            sizes=list(compress(self.sizes, train)),
+            train_rows=rows_where(self.train_rows, train),
+            held_rows=rows_where(self.held_rows, held),
+            dropped={
+                "train": self.dropped.get("train", 0) + train.count(False),
+                "holdout": self.dropped.get("holdout", 0) + held.count(False),
+            },
+        )
 
     def shape(self, config: RunConfig, multiple: int) -> tuple[int, int]:
-        """The working (height, width): both sides multiples of `multiple`."""
-        return working_shape(self.sizes, size=config.data.size, multiple=multiple, aspect=config.data.aspect)
+        """The working (height, width): both sides multiples of `multiple`.
+
+        Parts that are brought upright have the aspect of their canvas in place of the pictures'.
+        """
+        pose, aspect = config.data.pose, config.data.aspect
+        if isinstance(pose, UprightPose) and pose.canvas is not None:
+            left, up, right, down = pose.canvas
+            return working_shape(
+                [(up + down, left + right)], size=config.data.size, multiple=multiple, aspect=aspect
+            )
+        return working_shape(self.sizes, size=config.data.size, multiple=multiple, aspect=aspect)
 
 
 def gather(

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ from anodiff.errors import AnodiffError, ConfigError, DataError, DeviceError
 
 SPLIT_COLUMNS = ("image", "category", "split", "group", "sha256")
 """Of split.csv: absolute path, kind of part, train or holdout, group where known, SHA-256 of the file."""
+
+SUSPECT_COLUMNS = ("image", "split", "score", "z", "p_value", "q_value", "reason")
+"""Of suspects.csv, the surest first."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -38,6 +42,8 @@ class Run:
     | metrics.csv | step, loss, lr, seconds |
     | split.csv | which pictures were trained on and which were held out, with the SHA-256 of each |
     | environment.json | versions, machine, commit, command |
+    | suspects.csv | pictures given as good that look unlike the rest |
+    | dropped.csv | those of them that were left out |
     | samples/ | new pictures, where the model paints |
     """
 
@@ -69,6 +75,16 @@ class Run:
         return self.path / "split.csv"
 
     @property
+    def suspects(self) -> Path:
+        """suspects.csv."""
+        return self.path / "suspects.csv"
+
+    @property
+    def dropped(self) -> Path:
+        """dropped.csv."""
+        return self.path / "dropped.csv"
+
+    @property
     def environment(self) -> Path:
         """environment.json."""
         return self.path / "environment.json"
@@ -94,6 +110,11 @@ class Run:
         """Whether there is a checkpoint to go on from."""
         return self.kept is not None
 
+    def forget(self) -> None:
+        """Take away the checkpoints, that nothing goes on from them."""
+        for part in (self.path, self.path / "codec", self.path / "classifier"):
+            shutil.rmtree(part / "checkpoints", ignore_errors=True)
+
     def write_config(self, text: str) -> None:
         """Keep the configuration, given as YAML."""
         write_text(self.config, text)
@@ -110,10 +131,22 @@ class Run:
             holdout: likewise.
         """
         rows = [_split_row(row, "train") for row in train] + [_split_row(row, "holdout") for row in holdout]
-        with written(self.split) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(SPLIT_COLUMNS)
-            writer.writerows(rows)
+        _write_rows(self.split, SPLIT_COLUMNS, rows)
+
+    def write_suspects(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Keep which pictures look unlike the rest: one mapping a picture with the `SUSPECT_COLUMNS`, or none."""
+        _write_rows(self.suspects, SUSPECT_COLUMNS, ([row[name] for name in SUSPECT_COLUMNS] for row in rows))
+
+    def write_dropped(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Keep which pictures the fit left out, likewise."""
+        _write_rows(self.dropped, SUSPECT_COLUMNS, ([row[name] for name in SUSPECT_COLUMNS] for row in rows))
+
+    def read_dropped(self) -> list[dict[str, str]]:
+        """The rows of dropped.csv, by column; none where there is no such file."""
+        if not self.dropped.is_file():
+            return []
+        with self.dropped.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
 
     def used(self) -> dict[str, str]:
         """`train` or `holdout` by the SHA-256 of each picture's file; empty where there is no split.csv."""
@@ -218,6 +251,13 @@ def told(error: OSError, path: str | os.PathLike[str] | None = None) -> AnodiffE
             f"Expected a folder for the output at {where}, but a file of that name is in the way. Choose another name."
         )
     return None
+
+
+def _write_rows(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    with written(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _split_row(row: Mapping[str, Any], split: str) -> tuple[str, str, str, str, str]:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from anodiff import artefact
+from anodiff import artefact, compose
 from anodiff.cond import Cond
 from anodiff.config import RunConfig
-from anodiff.data.image import prepare
+from anodiff.data.preparation import Placed, Preparation
+from anodiff.detect.placement import Placement
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.result import Result, unbatch
 from anodiff.encode.label import number_of
@@ -52,10 +52,21 @@ class Scoring:
         """Twelve hexadecimal digits that change with any weight or setting."""
         return artefact.identity(self.predictor.state_dict(), self.config.model_dump(mode="json"))
 
+    @cached_property
+    def preparation(self) -> Preparation:
+        """What a picture goes through before the predictor sees it."""
+        return compose.preparation(self.config, self.shape)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the labels, 0 first; none where the model is not conditional."""
         return self.config.labels.classes
+
+    def rebuilt(self, config: RunConfig, target_fpr: float) -> Predictor:
+        """A predictor of `config` on the CPU with everything this one has learnt."""
+        fresh = compose.predictor(config, target_fpr=target_fpr, shape=self.shape, weights=compose.LEARNT)
+        fresh.load_state_dict(self.predictor.state_dict())
+        return fresh.eval()
 
     def one(self, source: Any, label: str | None = None) -> Result:
         """The result of one picture; DataError where it cannot be read."""
@@ -100,9 +111,9 @@ class Scoring:
         predictor = self.predictor
         start = time.perf_counter()
         prepared = [self._prepared(item) for item in group]
-        images = [image for image in prepared if isinstance(image, Tensor)]
+        images = [found.image for found in prepared if isinstance(found, Placed)]
         labels = [
-            item.label for item, image in zip(group, prepared, strict=True) if isinstance(image, Tensor)
+            item.label for item, found in zip(group, prepared, strict=True) if isinstance(found, Placed)
         ]
         ready = time.perf_counter()
         device = next(predictor.parameters()).device
@@ -111,9 +122,9 @@ class Scoring:
         each = 1e3 / max(1, len(images))
         spent = {"prepare": each * (ready - start), "score": each * (time.perf_counter() - ready)}
         row = 0
-        for item, image in zip(group, prepared, strict=True):
-            if scored is None or isinstance(image, str) or item.array is None:
-                error = image if isinstance(image, str) else "not scored"
+        for item, found in zip(group, prepared, strict=True):
+            if scored is None or isinstance(found, str) or item.array is None:
+                error = found if isinstance(found, str) else "not scored"
                 yield Result.failed(
                     error, path=item.name, threshold=predictor.threshold.value, model_id=self.model_id
                 )
@@ -123,6 +134,7 @@ class Scoring:
                 row,
                 shape=(item.array.shape[0], item.array.shape[1]),
                 image=_eight_bit(item.array),
+                placement=Placement.of(found.matrix, self.shape),
                 path=item.name,
                 names=self.names,
                 model_id=self.model_id,
@@ -130,12 +142,12 @@ class Scoring:
             )
             row += 1
 
-    def _prepared(self, item: Decoded) -> Tensor | str:
-        """The picture at the working shape [C, H, W], or the sentence that says why not."""
+    def _prepared(self, item: Decoded) -> Placed | str:
+        """The picture at the working shape, or the sentence that says why not."""
         if item.array is None:
             return item.error or "not read"
         try:
-            return prepare(item.array, shape=self.shape, channels=self.config.data.channels)
+            return self.preparation.placed(item.array)
         except AnodiffError as error:
             return str(error)
 

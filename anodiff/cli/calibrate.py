@@ -8,7 +8,7 @@ from pathlib import Path
 from anodiff import artefact
 from anodiff.cli import console
 from anodiff.cli.verbs import Verbs
-from anodiff.run import writable
+from anodiff.run import Run, writable
 
 
 def add(verbs: Verbs) -> None:
@@ -21,6 +21,12 @@ def add(verbs: Verbs) -> None:
         "good", metavar="GOOD", help="folder of good pictures, part in MVTec layout, or manifest CSV"
     )
     verb.add_argument("-o", "--out", metavar="FILE", help="where to write the model (default: over MODEL)")
+    verb.add_argument(
+        "--add-normal",
+        action="store_true",
+        help="add the pictures to those the threshold rests on, such as false alarms that a person found good; "
+        "without it they take their place",
+    )
     verb.add_argument("--target-fpr", type=float, metavar="RATE", help="false alarms accepted, such as 0.01")
     verb.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     verb.add_argument("--json", action="store_true", help="tell the outcome as JSON")
@@ -34,18 +40,34 @@ def run(args: argparse.Namespace) -> int:
     writable(out.parent)
 
     import anodiff
+    from anodiff.cli.tested import strangers
+    from anodiff.cli.trust import rests_on
+    from anodiff.detect.threshold import least_rate
 
     detector = anodiff.load(args.model, device=args.device)
-    before = detector.threshold
-    detector.calibrate(args.good, target_fpr=args.target_fpr)
+    before, added = detector.threshold, detector.info["provenance"].get("added", 0)
+    good = strangers(args.good, Run(Path(args.model).parent))
+    if args.add_normal:
+        detector.add_normal(good, target_fpr=args.target_fpr)
+    else:
+        detector.calibrate(good, target_fpr=args.target_fpr)
     detector.save(out)
     outcome = {
-        "model": str(out), "model_id": detector.model_id, "threshold": detector.threshold, "threshold_before": before
-    }  # fmt: skip
+        "model": str(out),
+        "model_id": detector.model_id,
+        "threshold": detector.threshold,
+        "threshold_before": before,
+        "target_fpr": detector.info["target_fpr"],
+        "counted": detector.counted,
+        "least_rate": least_rate(detector.counted),
+        **({"added": detector.info["provenance"]["added"] - added} if args.add_normal else {}),
+    }
     if args.json:
         console.as_json(outcome)
-    else:
-        console.result(
-            f"{out}  (model {detector.model_id}, threshold {before:.6g} -> {detector.threshold:.6g})"
-        )
+        return 0
+    more = f"{outcome['added']} pictures added, " if args.add_normal else ""
+    console.result(
+        f"{out}  (model {detector.model_id}, threshold {before:.6g} -> {detector.threshold:.6g}, {more}"
+        f"{rests_on(detector)})"
+    )
     return 0

@@ -40,6 +40,9 @@ TRUTH = ("truth", "defect", "category")
 
 LEFT_OUT = "The model was fitted on this picture; it is left out."
 
+ALARMS = "false_alarm_rate"
+"""The metric of metrics.json that hangs on the model's own threshold: good pictures flagged, beside the promise."""
+
 FACTS = ("threshold", "evaluations_per_image", "opinions_per_image", "ms_p50", "ms_p99", "failed", "leaked")
 """Numbers of metrics.json beside the metrics that gates may name too; one that is not there is 0."""
 
@@ -84,13 +87,13 @@ def run(args: argparse.Namespace) -> int:
     import anodiff
     from anodiff.metrics.row import NAMES
 
-    gates = [gate(text, known=(*NAMES, *FACTS)) for text in args.gate]
+    gates = [gate(text, known=(*NAMES, ALARMS, *FACTS)) for text in args.gate]
     table = rows_to_test(args.data, split_column=args.split_column, category=args.category)
     writable(out)
     detector = anodiff.load(args.model, device=args.device)
     tested = checked(table, Run(Path(args.model).parent))
     found = _scored(detector, tested, _root(args.data), out, batch=args.batch)
-    metrics = found.evaluation.metrics(seed=detector.config.seed)
+    metrics = found.evaluation.metrics(seed=detector.config.seed) | {ALARMS: _alarms(detector, found)}
     facts = {
         "seed": detector.config.seed,
         "data": str(args.data),
@@ -125,6 +128,9 @@ class Found:
     rows: list[dict[str, Any]] = field(default_factory=list)  # one a picture, for the report
     files: dict[str, tuple[str, str | None]] = field(default_factory=dict)  # name -> picture, mask
     ms: list[float] = field(default_factory=list)
+    good: list[tuple[str, bool]] = field(
+        default_factory=list
+    )  # of each good picture, its label and whether flagged
 
 
 def _root(data: str) -> Path:
@@ -162,12 +168,28 @@ def _scored(detector: Detector, tested: Tested, root: Path, out: Path, *, batch:
             found.files[name] = (image, mask)
             if not held:
                 found.evaluation.add(result, label, _mask(mask))
+                if not label and result.is_anomalous is not None:
+                    found.good.append((result.category or "", result.is_anomalous))
                 if result.error is None and result.timings_ms:
                     found.ms.append(milliseconds(result))
         next(results, None)  # lets the bar end
     if not found.evaluation.scores:
         raise DataError(f"None of the {len(wanted)} pictures could be scored: {found.rows[-1]['error']}")
     return found
+
+
+def _alarms(detector: Detector, found: Found) -> Interval:
+    """The false alarms among good pictures; with a conformal threshold also what its rate lets expect."""
+    from anodiff.metrics.false_alarms import Counted, false_alarms, flagged
+
+    if detector.config.threshold.kind != "conformal":
+        return flagged(sum(alarm for _, alarm in found.good), len(found.good))
+    counts = detector.predictor.threshold.counts
+    judged: dict[str, list[bool]] = {name: [] for name in counts}
+    for label, alarm in found.good:
+        judged[label if label in judged else ""].append(alarm)  # one threshold for all labels has no name
+    groups = [Counted(sum(judged[name]), len(judged[name]), held) for name, held in counts.items()]
+    return false_alarms(groups, promised=detector.info["target_fpr"])
 
 
 def _labels(detector: Detector, tested: Tested) -> list[str | None] | None:
@@ -301,6 +323,8 @@ def _cases(detector: Detector, chosen: pd.DataFrame, files: dict[str, tuple[str,
 
 
 def _print(metrics: dict[str, Interval], facts: dict[str, Any], out: Path) -> None:
+    from anodiff.report.promise import promise
+
     lines = [
         (name, f"{found.value:.4f}", f"[{found.low:.4f}, {found.high:.4f}]", str(found.n))
         for name, found in metrics.items()
@@ -309,6 +333,8 @@ def _print(metrics: dict[str, Interval], facts: dict[str, Any], out: Path) -> No
     pace = (
         "" if facts["ms_p50"] is None else f", {facts['ms_p50']:.1f} ms a picture (p99 {facts['ms_p99']:.1f})"
     )
+    if said := promise(vars(metrics[ALARMS])):
+        console.result(f"{said[0].upper()}{said[1:]}.")
     asked = facts.get("opinions_per_image", 0)
     cost = f", {spoken(facts['evaluations_per_image'], asked)}" if asked else ""
     console.result(f"model {facts['model_id']}, threshold {facts['threshold']:.6g}{cost}{pace}")

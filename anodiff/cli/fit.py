@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from anodiff.config import RunConfig
     from anodiff.detector import Detector
+    from anodiff.gather import Gathered
 
 EPILOG = """\
 examples:
@@ -75,6 +77,11 @@ def add(verbs: Verbs) -> None:
     course.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     course.add_argument("--devices", type=int, default=1, metavar="N", help="how many of them (default: 1)")
     verb.add_argument(
+        "--drop-suspects",
+        action="store_true",
+        help="leave out pictures that look unlike the rest (RUN/dropped.csv) and fit once more without them",
+    )
+    verb.add_argument(
         "--no-samples", action="store_true", help="leave out RUN/samples/, which a model that paints fills"
     )
     verb.add_argument("--json", action="store_true", help="tell the outcome as JSON")
@@ -90,29 +97,73 @@ def run(args: argparse.Namespace) -> int:
     check_levels(config)  # before a folder is made or a picture read
     folder = Run(Path(args.out)).create()
 
+    from anodiff.cli.trust import rests_on, tell_suspects
     from anodiff.complete import complete
-    from anodiff.config import dump
-    from anodiff.detector import Detector
+    from anodiff.detect.threshold import least_rate
     from anodiff.gather import gather
-    from anodiff.train.progress import progress
 
     good = gather(args.good, config, split_column=args.split_column, category=args.category)
-    train, held = len(good.train), len(good.held)
     if args.epochs is not None:
-        config = _with_steps(config, args.epochs, train)
+        config = _with_steps(config, args.epochs, len(good.train))
     if args.resume is None and (folder.interrupted or folder.model.exists()):
         console.note(f"{folder.path} holds an earlier run: starting anew (--resume auto would go on with it)")
-    config = complete(config, good)
+    config = complete(config, good, say=console.note)
+    if args.resume is None:
+        folder.dropped.unlink(missing_ok=True)
+    before = [row["image"] for row in folder.read_dropped() if row["split"] == "train" and args.drop_suspects]
+    if before:  # killed, or done, after a first fit had named them
+        good = good.without(before)
+    detector = _fit(config, good, folder, args, resume=args.resume)
+    if args.drop_suspects:
+        detector, good = _drop(detector, config, good, folder, args, again=not before)
+    detector.save(folder.model)
+    if detector.predictor.codec.paints and not args.no_samples:
+        _paint(detector, folder)
+    outcome = {
+        "model": str(folder.model),
+        "model_id": detector.model_id,
+        "threshold": detector.threshold,
+        **detector.costs,
+        "trained_on": len(good.train),
+        "held_out": len(good.held),
+        "least_rate": least_rate(detector.counted),
+        "suspects": len(detector.suspects),
+        **({"dropped": dict(good.dropped)} if good.dropped else {}),
+        **({"alarms": list(detector.alarms)} if detector.alarms else {}),
+    }
+    if args.json:
+        console.as_json(outcome)
+    else:
+        console.result(
+            f"{folder.model}  (model {detector.model_id}, threshold {detector.threshold:.6g}, "
+            f"trained on {len(good.train)} pictures, held out {len(good.held)}; {rests_on(detector)})"
+        )
+    tell_suspects(detector, folder)
+    for alarm in detector.alarms:
+        console.warning(alarm)
+    return 0
+
+
+def _fit(
+    config: RunConfig, good: Gathered, folder: Run, args: argparse.Namespace, *, resume: str | None
+) -> Detector:
+    """A fitted detector, its course kept in the run; an interruption says where it can go on."""
+    from anodiff.config import dump
+    from anodiff.detector import Detector
+    from anodiff.train.progress import progress
+
     detector = Detector(config=config, device=args.device)
     folder.write_config(dump(config))
     folder.write_split(_rows(good.train_rows), _rows(good.held_rows))
     folder.write_environment(environment(device=str(detector.device)))
-    console.note(f"{train} pictures to train on, {held} held out for the threshold, on {detector.device}")
+    console.note(
+        f"{len(good.train)} pictures to train on, {len(good.held)} held out for the threshold, on {detector.device}"
+    )
     try:
-        detector.fit(
+        return detector.fit(
             good,
             folder=folder.path,
-            resume=args.resume,
+            resume=resume,
             devices=args.devices,
             progress=progress("train"),
             say=console.note,
@@ -123,28 +174,46 @@ def run(args: argparse.Namespace) -> int:
                 f"interrupted; checkpoint saved in {folder.kept}; resume with --resume auto"
             ) from None
         raise KeyboardInterrupt("interrupted before the first checkpoint; nothing to resume from") from None
-    detector.save(folder.model)
-    if detector.predictor.codec.paints and not args.no_samples:
-        _paint(detector, folder)
-    outcome = {
-        "model": str(folder.model),
-        "model_id": detector.model_id,
-        "threshold": detector.threshold,
-        **detector.costs,
-        "trained_on": train,
-        "held_out": held,
-        **({"alarms": list(detector.alarms)} if detector.alarms else {}),
-    }
-    if args.json:
-        console.as_json(outcome)
-    else:
-        console.result(
-            f"{folder.model}  (model {detector.model_id}, threshold {detector.threshold:.6g}, trained on {train} "
-            f"pictures, held out {held})"
+
+
+def _drop(
+    detector: Detector,
+    config: RunConfig,
+    good: Gathered,
+    folder: Run,
+    args: argparse.Namespace,
+    *,
+    again: bool,
+) -> tuple[Detector, Gathered]:
+    """A detector that the suspects taught nothing, and the pictures that are left; they are kept in dropped.csv.
+
+    Those it was trained on cost a second fit (`again`: not yet made), those held out other thresholds alone.
+    """
+    from anodiff.cli.trust import rows_of
+
+    gone: list[Mapping[str, Any]] = [row for row in folder.read_dropped() if row["split"] == "train"]
+    taught = [row for row in rows_of(detector) if row["split"] == "train"]
+    if again and taught:
+        gone = list(taught)
+        folder.forget()  # nothing goes on from the fit with them
+        folder.write_dropped(gone)
+        good = good.without(row["image"] for row in gone)
+        console.note(
+            f"fitting again without {len(gone)} pictures that look unlike the rest: {folder.dropped}"
         )
-    for alarm in detector.alarms:
-        console.warning(alarm)
-    return 0
+        detector = _fit(config, good, folder, args, resume=None)
+    held = [row for row in rows_of(detector) if row["split"] == "holdout"]
+    if held:
+        share = len(held) / (len(good.held) + 1)
+        good = good.without(row["image"] for row in held)
+        detector.leave_out(good)
+        folder.write_dropped([*gone, *held])
+        folder.write_split(_rows(good.train_rows), _rows(good.held_rows))
+        console.warning(
+            f"left out of the threshold because they look unlike the rest: {len(held)} held out ({folder.dropped}); "
+            f"if good after all, up to {share:.2g} more good pictures are flagged than promised"
+        )
+    return detector, good
 
 
 def _paint(detector: Detector, folder: Run) -> None:

@@ -32,7 +32,9 @@ def run(args: argparse.Namespace) -> int:
     if opinions:
         whole["evaluations_per_image"] = spoken(whole["evaluations_per_image"], opinions)
     provenance = dict(whole.get("provenance", {}))
-    alarms = provenance.pop("alarms", ())
+    alarms = [*provenance.pop("alarms", ()), *provenance.pop("suspects", {}).get("says", ())]
+    if "counted" in provenance:  # digests are for machines
+        provenance["counted"] = f"{len(provenance['counted'])} pictures"
     console.table(("", ""), flat({**whole, "provenance": provenance}))
     for alarm in alarms:
         console.result(f"warning: {alarm}")

@@ -7,10 +7,24 @@ from collections.abc import Sequence
 
 from rich_argparse import RawDescriptionRichHelpFormatter
 
-from anodiff.cli import bound, calibrate, config, console, data, eval, exit, fit, info, report, sample, score
+from anodiff.cli import (
+    bench,
+    bound,
+    calibrate,
+    config,
+    console,
+    data,
+    eval,
+    exit,
+    fit,
+    info,
+    report,
+    sample,
+    score,
+)
 from anodiff.cli.verbs import Verbs
 
-VERBS = (fit, score, eval, sample, bound, report, info, config, data, calibrate)
+VERBS = (fit, score, eval, sample, bound, bench, report, info, config, data, calibrate)
 
 EPILOG = """\
 exit codes: 0 done · 1 bug · 2 usage or configuration · 3 data · 4 model file · 5 device, memory or disk

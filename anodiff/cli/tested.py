@@ -57,6 +57,32 @@ def rows_to_test(data: str, *, split_column: str, category: Sequence[str] | None
     return table
 
 
+def strangers(good: str, run: Run) -> pd.DataFrame:
+    """The good pictures of a source but for those, by content, that the model of `run` was trained on.
+
+    Their scores are flattering, and a threshold that rests on them is too low. Those held out are none of them.
+
+    Raises:
+        DataError: none is left.
+    """
+    from anodiff.data.index import index, normals
+    from anodiff.data.table import rows_where
+
+    table = normals(index(good))
+    used = run.used()
+    trained_on = [used.get(sha256_of(path) or "") == "train" for path in table["image"]]
+    if all(trained_on):
+        raise DataError(
+            f"The model was trained on all {len(table)} good pictures of {good}: a threshold needs others that taught "
+            "it nothing."
+        )
+    if any(trained_on):
+        console.warning(
+            f"the model was trained on {sum(trained_on)} of these {len(table)} pictures; they are left out"
+        )
+    return rows_where(table, [not known for known in trained_on])
+
+
 def checked(table: pd.DataFrame, run: Run) -> Tested:
     """The pictures, with those marked whose files, by content, went into the fit of `run`.
 

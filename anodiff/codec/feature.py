@@ -38,14 +38,15 @@ class FeatureCodec(nn.Module):
 
         Args:
             backbone: The extractor; `fused(backbone(...))` is the fast one.
-            whitening: "full" covariance or per "channel".
+            whitening: "full" covariance, that of each "stage" or per "channel".
             floor: Smallest variance the whitening divides by, relative to the mean variance.
             local: Side of the window each feature is averaged over, in positions of its own map; odd; 1: none.
             stride: Pixels a side of one position of `z`; None: that of the finest map.
         """
         super().__init__()
         self.backbone = backbone
-        self.whiten = Whiten(mode=whitening, floor=floor)
+        self.groups = tuple(backbone.channels)
+        self.whiten = Whiten(mode=whitening, floor=floor, groups=self.groups)
         self.local = local
         self.channels = sum(backbone.channels)
         self.stride = stride or min(backbone.strides)

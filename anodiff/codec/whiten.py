@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from anodiff.errors import DataError
 from anodiff.learnt import Learnt
 
-Mode = Literal["full", "channel"]
+Mode = Literal["full", "channel", "stage"]
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,28 @@ class ChannelMoments:
         return self.product / self.count
 
 
-def whitening(covariance: Tensor, *, mode: Mode, floor: float) -> Tensor:
-    """The matrix that whitens: `[C, C]`, symmetric (ZCA), for "full"; `[C]`, a factor a channel, for "channel".
+def whitening(covariance: Tensor, *, mode: Mode, floor: float, groups: Sequence[int] = ()) -> Tensor:
+    """The matrix that whitens: `[C, C]`, symmetric (ZCA), for "full" and "stage"; `[C]`, a factor a channel, for
+    "channel".
 
     Full: with `covariance = V diag(l) V^T`, `V diag(max(l, floor * mean(l))^-1/2) V^T`. Channel: the same with the
     diagonal alone, `max(var, floor * mean(var))^-1/2`. The floor keeps directions that normals hardly use, and whose
     variance a few pictures cannot tell from nothing, from being blown up: these end with a variance below 1.
+    Stage: "full" for each stage of the network by itself, so that a channel keeps to the stage it comes from.
     Of all whitening matrices the symmetric one moves the channels least (Kessy et al., arXiv:1512.00809).
 
     Args:
         covariance: `[C, C]` float64.
-        mode: Which of the two.
+        mode: Which of the three.
         floor: Smallest variance relative to the mean variance, above 0.
+        groups: Channels of each stage, for "stage"; they sum to C.
     """
+    if mode == "stage":
+        ends = torch.tensor(groups).cumsum(0).tolist()
+        blocks = [
+            covariance[end - size : end, end - size : end] for size, end in zip(groups, ends, strict=True)
+        ]
+        return torch.block_diag(*(whitening(block, mode="full", floor=floor) for block in blocks))
     if mode == "channel":
         variance = covariance.diagonal()
         return torch.rsqrt(_floored(variance, floor))
@@ -80,16 +90,18 @@ class Whiten(Learnt):
     mean: Tensor  # [C]; empty until learnt
     weight: Tensor  # [C, C] or [C]; empty until learnt
 
-    def __init__(self, *, mode: Mode = "full", floor: float = 1e-3) -> None:
+    def __init__(self, *, mode: Mode = "full", floor: float = 1e-3, groups: Sequence[int] = ()) -> None:
         """Store the choices.
 
         Args:
-            mode: "full": the whole covariance; "channel": each channel for itself.
+            mode: "full": the whole covariance; "stage": that of each stage; "channel": each channel for itself.
             floor: See `whitening`.
+            groups: Channels of each stage.
         """
         super().__init__()
         self.mode: Mode = mode
         self.floor = floor
+        self.groups = tuple(groups)
         self.expect("mean", "weight")
 
     def settle(self, moments: ChannelMoments) -> None:
@@ -102,7 +114,7 @@ class Whiten(Learnt):
             raise DataError(
                 "expected finite features, got NaN or infinity: look for such values in the pictures"
             )
-        weight = whitening(moments.covariance, mode=self.mode, floor=self.floor)
+        weight = whitening(moments.covariance, mode=self.mode, floor=self.floor, groups=self.groups)
         self.store("mean", moments.mean)
         self.store("weight", weight)
 

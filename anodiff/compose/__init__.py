@@ -4,6 +4,7 @@ from anodiff.compose.codec import LEARNT, autoencoding, codec, codec_plan, criti
 from anodiff.compose.detection import predictor, scorer, steering
 from anodiff.compose.levels import check_levels
 from anodiff.compose.model import classifier, denoiser, labeller, multiple
+from anodiff.compose.preparation import preparation, upright
 from anodiff.compose.training import (
     augmentation,
     classifier_objective,
@@ -31,6 +32,8 @@ __all__ = [
     "objective",
     "plan",
     "predictor",
+    "preparation",
     "scorer",
     "steering",
+    "upright",
 ]

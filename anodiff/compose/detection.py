@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from anodiff.codec.backbone import backbone
+from anodiff.codec.feature import FeatureCodec
 from anodiff.codec.fuse import fused
 from anodiff.compose.codec import Codec, codec, source
 from anodiff.compose.model import classifier, critic, denoiser, labeller
@@ -29,6 +30,7 @@ from anodiff.detect.residual import ResidualCovariance, ResidualSquares, Residua
 from anodiff.detect.restore import Inversion, PartialNoise, Pulled, Restorer
 from anodiff.detect.scorer import BoundScorer, Fused, OneStepError, RestorationScorer, Scorer
 from anodiff.detect.steering import Steering
+from anodiff.detect.surprise import Surprise
 from anodiff.detect.threshold import Conformal, Quantile, Threshold
 from anodiff.detect.walk import MeanShift
 from anodiff.diffusion.classifier import NoisyClassifier
@@ -146,7 +148,14 @@ def _scorer(
                 "channel": lambda: ResidualVariance(floor=s.floor),
                 "covariance": lambda: ResidualCovariance(floor=s.floor),
             }[s.residual]()
-            return _heard(OneStepError(s.sigmas, weigh, draws=s.draws), judge, s.sigmas, s.draws, s.opinion)
+            found = OneStepError(
+                s.sigmas,
+                weigh,
+                draws=s.draws,
+                groups=beside.groups if s.stages == "apart" and isinstance(beside, FeatureCodec) else None,
+                calibration=Surprise() if s.fuse == "fisher" else None,
+            )
+            return _heard(found, judge, s.sigmas, s.draws, s.opinion)
         case schema.PartialNoise() as s:
             restorer = PartialNoise(
                 s.levels,

@@ -68,6 +68,7 @@ def denoiser(config: RunConfig, channels: int) -> Family:
             transformer=net.transformer,
             dropout=net.dropout,
             patch=net.patch,
+            edge=net.edge,
         )
 
     def body() -> nn.Module:

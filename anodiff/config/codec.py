@@ -23,7 +23,7 @@ class FeatureCodec(Section):
     backbone: str = "tf_efficientnet_lite0"
     stages: tuple[int, ...] = (2, 3)
     weights: str = "auto"
-    whitening: Literal["channel", "full"] = "full"
+    whitening: Literal["channel", "stage", "full"] = "full"
     floor: PositiveFloat = 0.01  # least variance the whitening divides by, as a share of the mean variance
     local: PositiveInt = 1  # odd side of the local mean over features, in positions; 1: none
 

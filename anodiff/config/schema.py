@@ -26,6 +26,7 @@ from anodiff.config.family import (
     KarrasFamily,
     Schedule,
 )
+from anodiff.config.pose import AutoPose, KeepPose, Pose, UprightPose
 from anodiff.config.score import (
     Bound,
     Detail,
@@ -73,6 +74,7 @@ class Data(Section):
     aspect: Literal["keep", "square"] = "keep"  # keep: the median aspect of the training pictures
     channels: Literal[1, 3] = 3
     holdout: Share = 0.2  # share of the good parts kept for calibration
+    pose: Pose = KeepPose()  # how parts are brought to lie alike
     augment: Augment = Augment()
     draws: PositiveInt = (
         1  # augmented draws of each picture encoded once, when the codec is a frozen extractor
@@ -101,6 +103,7 @@ class UNet(Section):
     frequency_shift: NotNegative = 0.0  # the sinusoids' exponents divide by half their number minus this
     pad: Literal["both", "after"] = "both"  # around a halving convolution; after: right and below alone
     patch: PositiveInt = 1
+    edge: Literal[1, 3] = 3  # side of the first and last kernels
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -226,6 +229,11 @@ class RunConfig(Section):
                 "train.times: second_moment needs a table of levels (family.kind eps, v or x0)",
             ),
             (
+                getattr(self.score, "stages", "together") == "apart" and self.codec_paints,
+                "score.stages: apart weighs the stages of a network by themselves; take codec.kind feature, or set "
+                "score.stages to together",
+            ),
+            (
                 asked and not learned,
                 "score.variance: learned needs a model that learned one; set family.variance to learned",
             ),
@@ -309,6 +317,7 @@ class RunConfig(Section):
 
 
 __all__ = [
+    "AutoPose",
     "Beside",
     "Bound",
     "CategoryLabels",
@@ -325,6 +334,7 @@ __all__ = [
     "FreeGuidance",
     "Inversion",
     "KarrasFamily",
+    "KeepPose",
     "LatentCodec",
     "Layout",
     "LowRes",
@@ -337,10 +347,12 @@ __all__ = [
     "Opinion",
     "PartialNoise",
     "PixelCodec",
+    "Pose",
     "Repair",
     "RunConfig",
     "Sampler",
     "Schedule",
     "Semantic",
     "Text",
+    "UprightPose",
 ]  # fmt: skip

@@ -20,6 +20,12 @@ class OneStep(Section):
     draws: PositiveInt = 1
     residual: Literal["plain", "channel", "covariance"] = "covariance"
     floor: PositiveFloat = 0.05
+    stages: Literal["together", "apart"] = (
+        "together"  # apart: the residual of each stage of a feature codec is weighed by itself
+    )
+    fuse: Literal["mean", "fisher"] = (
+        "mean"  # of maps of levels and stages; fisher: their p-values on normals, multiplied
+    )
     latent: Literal["drawn", "fixed"] = "drawn"  # of a family that draws; fixed: one draw for every picture
     opinion: NotNegative = (
         0.0  # weight of the discriminator's opinion at the same levels, beside the residual's 1

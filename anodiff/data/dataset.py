@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from anodiff.data.image import prepare, read
+from anodiff.data.image import read
+from anodiff.data.pose import Upright
+from anodiff.data.preparation import Preparation
 from anodiff.errors import ConfigError
 
 Picture = str | np.ndarray
@@ -30,6 +32,7 @@ class ImageSet(Dataset[Tensor]):
         pictures: files or arrays.
         shape: working (height, width).
         channels: 1 or 3.
+        upright: the pose that parts are brought to; None leaves pictures as they are.
         augment: changes a picture at random, given a seed; see `augment.Augmentation`.
         draws: passes with different augmentation.
         seed: another seed, other augmentations.
@@ -43,6 +46,7 @@ class ImageSet(Dataset[Tensor]):
         *,
         shape: tuple[int, int],
         channels: int = 3,
+        upright: Upright | None = None,
         augment: Augment | None = None,
         draws: int = 1,
         seed: int = 0,
@@ -50,7 +54,7 @@ class ImageSet(Dataset[Tensor]):
     ) -> None:
         self.pictures = pictures
         self.shape = shape
-        self.channels = channels
+        self.preparation = Preparation(shape=shape, channels=channels, upright=upright)
         self.augment = augment
         self.draws = draws
         self.seed = seed
@@ -86,7 +90,7 @@ class ImageSet(Dataset[Tensor]):
     def _prepared(self, index: int) -> Tensor:
         picture = self.pictures[index]
         array = read(picture) if isinstance(picture, str) else picture
-        return prepare(array, shape=self.shape, channels=self.channels)
+        return self.preparation(array)
 
 
 def item_seed(seed: int, index: int, draw: int) -> int:

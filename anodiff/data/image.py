@@ -87,17 +87,34 @@ def prepare(array: np.ndarray, *, shape: tuple[int, int], channels: int = 3) -> 
         shape: the working (height, width).
         channels: 1 or 3.
     """
-    import torch
+    unit = _resized(channelled(to_unit(array), channels), shape)  # [H, W, C] or [H, W]
+    return tensor(unit[..., None] if unit.ndim == 2 else unit)  # OpenCV drops a single channel
 
+
+def channelled(unit: np.ndarray, channels: int) -> np.ndarray:
+    """The picture H x W x C as one of 1 or 3 channels, see `prepare`."""
     if channels not in (1, 3):
         raise DataError(f"Expected 1 or 3 channels, got {channels}.")
-    unit = _resized(_with_channels(to_unit(array), channels), shape)  # [H, W, C] or [H, W]
-    unit = unit[..., None] if unit.ndim == 2 else unit  # OpenCV drops a single channel
-    return torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1)))  # [C, H, W]
+    if unit.shape[2] == channels:
+        return unit
+    if channels == 3:
+        return np.repeat(unit, 3, axis=2)
+    return cv2.cvtColor(np.ascontiguousarray(unit), cv2.COLOR_RGB2GRAY)[..., None]
+
+
+def tensor(unit: np.ndarray) -> Tensor:
+    """The picture H x W x C as a tensor [C, H, W]."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1)))
 
 
 def working_shape(
-    sizes: Sequence[tuple[int, int]], *, size: int, multiple: int, aspect: Literal["keep", "square"] = "keep"
+    sizes: Sequence[tuple[float, float]],
+    *,
+    size: int,
+    multiple: int,
+    aspect: Literal["keep", "square"] = "keep",
 ) -> tuple[int, int]:
     """The (height, width) a model works at: area about size^2, both sides multiples of `multiple`.
 
@@ -138,14 +155,6 @@ def _checked(unit: np.ndarray) -> np.ndarray:
     return unit.clip(0.0, 1.0)
 
 
-def _with_channels(unit: np.ndarray, channels: int) -> np.ndarray:
-    if unit.shape[2] == channels:
-        return unit
-    if channels == 3:
-        return np.repeat(unit, 3, axis=2)
-    return cv2.cvtColor(np.ascontiguousarray(unit), cv2.COLOR_RGB2GRAY)[..., None]
-
-
 def _resized(unit: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     height, width = shape
     smaller = min(height, unit.shape[0]), min(width, unit.shape[1])
@@ -156,4 +165,14 @@ def _resized(unit: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return unit.clip(0.0, 1.0)  # rounding of the area weights
 
 
-__all__ = ["Header", "header", "prepare", "read", "read_mask", "to_unit", "working_shape"]
+__all__ = [
+    "Header",
+    "channelled",
+    "header",
+    "prepare",
+    "read",
+    "read_mask",
+    "tensor",
+    "to_unit",
+    "working_shape",
+]

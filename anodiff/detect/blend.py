@@ -37,6 +37,13 @@ class Blend(nn.Module):
         for index, calibration in enumerate(self.calibrations):
             calibration.learn(row[index] for row in maps())
 
+    def temper(self, strangers: Callable[[], Iterable[Sequence[Tensor]]]) -> None:
+        """Correct each calibration by maps of normals that taught nothing, so that evidence which knows its normals by
+        heart is not believed too much.
+        """
+        for index, calibration in enumerate(self.calibrations):
+            calibration.temper(row[index] for row in strangers())
+
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """The blended map [B, 1, h, w] of one [B, 1, h_i, w_i] each."""
         finest = max((m.shape[-2:] for m in maps), key=lambda shape: shape[0] * shape[1])

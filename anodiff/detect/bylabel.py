@@ -59,6 +59,11 @@ class ScorerByLabel(Scorer):
         for k, scorer in enumerate(self.scorers):
             scorer.learn(lambda k=k: self._of(k, observations))
 
+    def temper(self, strangers: Observations) -> None:
+        """Correct each scorer by the pictures of its label."""
+        for k, scorer in enumerate(self.scorers):
+            scorer.temper(lambda k=k: self._of(k, strangers))
+
     @staticmethod
     def _of(k: int, observations: Observations) -> Iterator[Parts]:
         for *own, label in observations():
@@ -101,6 +106,28 @@ class ThresholdByLabel(nn.Module):
                     f"Expected held-out good pictures of {self.names[k]!r} to learn its threshold from, got none."
                 )
             threshold.learn(own)
+
+    def add(self, scores: Tensor, label: Tensor) -> None:
+        """Take scores [m] of further normals in, each to those of its label [m]; labels without any stay."""
+        for k, threshold in enumerate(self.thresholds):
+            own = scores[label == k]
+            if own.numel():
+                threshold.add(own)
+
+    def held_of(self, label: Tensor) -> list[Tensor]:
+        """The scores of the held-out normals of each label [B], ascending, on the CPU."""
+        held = [threshold.held for threshold in self.thresholds]
+        return [held[k] for k in label.tolist()]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many held-out normals each label's threshold rests on, by name."""
+        return {name: len(t.held) for name, t in zip(self.names, self.thresholds, strict=True)}
+
+    @property
+    def count(self) -> int:
+        """How many held-out normals the least of the thresholds rests on."""
+        return min(self.counts.values())
 
     @property
     def values(self) -> dict[str, float]:

@@ -27,6 +27,9 @@ class Calibration(Learnt):
         """Learn from the maps [B, 1, h, w] of normal pictures, in one pass and from scratch."""
         raise NotImplementedError
 
+    def temper(self, maps: Iterable[Tensor]) -> None:
+        """Correct what was learnt by maps [B, 1, h, w] of normals that taught nothing so far; most need no such thing."""
+
     def keep(self, mean: Tensor, deviation: Tensor) -> None:
         """Store what was learnt; a deviation of zero (constant maps) becomes a tiny one."""
         least = 1e-6 * float(mean.abs().max()) + 1e-12

@@ -1,7 +1,10 @@
-"""Which noise a picture gets: a function of what it shows."""
+"""What a picture shows, in one number: the seed of its noise, and by what it is known again."""
 
 from __future__ import annotations
 
+import hashlib
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,3 +25,13 @@ def coarse_seed(image: Tensor, seed: int) -> int:
     """
     means = F.adaptive_avg_pool2d(image.detach().double().mean(0, keepdim=True), _GRID)  # [1, 4, 4]
     return content_seed((means * 255 + _OFFSET).floor() / 255, seed)
+
+
+def digest(image: Tensor) -> str:
+    """Sixteen hexadecimal digits by which a picture [C, H, W] in [0, 1] is known again, whatever file it came in.
+
+    SHA-256 of its shape and pixels in 8 bit: another file, name or lossless format of the same picture gives the same,
+    one changed pixel another.
+    """
+    pixels = (image.detach().cpu() * 255).round().to(torch.uint8).contiguous()
+    return hashlib.sha256(str(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()[:16]

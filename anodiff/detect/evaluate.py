@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from anodiff.detect.heatmap import array_to_size
 from anodiff.detect.result import Result
 from anodiff.errors import DataError
 from anodiff.metrics.bootstrap import Interval
@@ -49,7 +48,7 @@ class Evaluation:
             if result.shape is None:
                 return
             mask = np.zeros(result.shape, dtype=bool)
-        self.pixels.update(array_to_size(result.heat, (mask.shape[0], mask.shape[1])), mask)
+        self.pixels.update(result.heat_at((mask.shape[0], mask.shape[1])), mask)
 
     def metrics(self, *, seed: int, draws: int = 1000) -> dict[str, Interval]:
         """All metrics by name with their intervals; DataError without both good and defective pictures."""

@@ -13,6 +13,7 @@ from anodiff.cond import Cond
 from anodiff.detect.bylabel import CalibrationByLabel, ThresholdByLabel
 from anodiff.detect.calibrate import Calibration
 from anodiff.detect.content import coarse_seed
+from anodiff.detect.crossed import Kept, Observed, all_labels, crossed_scores
 from anodiff.detect.heatmap import Smooth
 from anodiff.detect.pool import Pool
 from anodiff.detect.scorer import Observation, Parts, Scorer
@@ -29,9 +30,6 @@ Images = Callable[[], Iterable[Tensor | tuple[Tensor, Tensor]]]
 Tell = Callable[[Tensor, Cond, Sequence[int]], Cond]
 """(pictures [B, C, H, W] in [0, 1], their conditions with the label, one seed a row) -> the conditions, completed."""
 
-Observed = tuple[Parts, Tensor | None]
-"""What a batch showed, and the label [B] of each picture where the model has labels."""
-
 
 @dataclass(frozen=True, eq=False)
 class Scored:
@@ -43,7 +41,27 @@ class Scored:
     restored: Tensor | None  # [B, C, H, W] in [0, 1], where the codec paints
     threshold: Tensor  # [B] float64 on the CPU: a score above it is anomalous
     mask_threshold: Tensor  # [B] float64 on the CPU: a place of the map above it is anomalous
+    maxima: Sequence[Tensor] = ()  # one a row: [n] of held-out normals' maps, ascending, on the CPU
     label: Tensor | None = None  # [B] what each picture was taken for, where the model has labels
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """The scores of the normals that were learnt from, in their order, on the CPU."""
+
+    shown: Tensor  # [n] of those that taught what is usual, scored by what the others of them taught
+    shown_label: Tensor | None  # [n] where the model has labels
+    held: Tensor  # [m] of the held-out, which taught the thresholds alone
+    held_label: Tensor | None  # [m] likewise
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What normals were found to be, one row a picture."""
+
+    score: Tensor  # [n]
+    maximum: Tensor  # [n] of the calibrated map
+    label: Tensor | None  # [n] where the model has labels
 
 
 def bare(denoiser: Denoiser) -> Denoiser:
@@ -143,6 +161,7 @@ class Predictor(nn.Module):
             restored=observed.restored,
             threshold=_values(self.threshold, cond.label, len(image)),
             mask_threshold=_values(self.mask_threshold, cond.label, len(image)),
+            maxima=_maxima(self.mask_threshold, cond.label, len(image)),
             label=cond.label,
         )
 
@@ -191,42 +210,91 @@ class Predictor(nn.Module):
         return isinstance(self.calibration, CalibrationByLabel)
 
     @torch.no_grad()
-    def learn(self, normals: Images, held: Images) -> None:
-        """Learn what is usual from `normals`, then the thresholds from `held`.
+    def learn(self, normals: Images, held: Images, *, strangers: Images | None = None) -> Lesson:
+        """Learn what is usual from `normals`, then the thresholds from `held`; their scores, to look for strangers.
 
         Scorer and calibration ask for many pictures and may take those the networks were trained on, as long as these
         are not learnt by heart. A threshold must come from scores of strangers: `held` taught nothing else, so that the
-        stated rate is that of split-conformal prediction, without a correction.
+        stated rate is that of split-conformal prediction, without a correction. `strangers` are further normals the
+        networks were not trained on: they correct how far each kind of evidence is believed.
 
         Raises:
             DataError: no picture, or numbers that are not finite.
             ConfigError: fewer held-out normals than the false-alarm rate needs.
         """
         observed = self._observed(normals)
-        self.scorer.learn(lambda: (parts for parts, _ in observed()))
-        if isinstance(self.calibration, CalibrationByLabel):
-            self.calibration.learn(lambda: ((self._map(parts), _known(label)) for parts, label in observed()))
-        else:
-            self.calibration.learn(self._map(parts) for parts, _ in observed())
-        self.calibrate(held)
+        unknown = None if strangers is None else self._observed(strangers)
+
+        def teach(observed: Callable[[], Iterable[Observed]]) -> None:
+            self._teach(observed, unknown)
+
+        crossed = crossed_scores(observed, teach, self._score)
+        teach(observed)
+        shown, labels = crossed if crossed is not None else self._scored(observed)
+        found = self.calibrate(held)
+        return Lesson(shown, labels, found.score.cpu(), None if found.label is None else found.label.cpu())
 
     @torch.no_grad()
-    def calibrate(self, held: Images) -> None:
-        """Learn the thresholds alone, from normals that taught nothing else: split-conformal."""
-        scores, peaks, labels = [], [], []
+    def calibrate(self, held: Images) -> Judged:
+        """Learn the thresholds alone, from normals that taught nothing else: split-conformal; what these were found."""
+        found = self._judged(held)
+        for threshold, values in ((self.threshold, found.score), (self.mask_threshold, found.maximum)):
+            if isinstance(threshold, ThresholdByLabel):
+                threshold.learn(values, _known(found.label))
+            else:
+                threshold.learn(values)
+        return found
+
+    @torch.no_grad()
+    def add(self, held: Images) -> Judged:
+        """Take further normals that taught nothing in, beside those the thresholds rest on; what these were found."""
+        found = self._judged(held)
+        for threshold, values in ((self.threshold, found.score), (self.mask_threshold, found.maximum)):
+            if isinstance(threshold, ThresholdByLabel):
+                threshold.add(values, _known(found.label))
+            else:
+                threshold.add(values)
+        return found
+
+    def check(self) -> None:
+        """Nothing, where the thresholds support the rate they stand for; ConfigError otherwise."""
+        _ = self.threshold.value, self.mask_threshold.value
+
+    def _judged(self, held: Images) -> Judged:
+        scores, maxima, labels = [], [], []
         for batch in held():
             image, cond = self._batch(batch)
             heat = self.heat(self.observe(image, cond).parts, cond.label)
             scores.append(self.pool(heat))
-            peaks.append(heat.amax(dim=(1, 2, 3)))
+            maxima.append(heat.amax(dim=(1, 2, 3)))
             labels.append(cond.label)
         if not scores:
             raise DataError("Expected good pictures to learn the threshold from, got none: hold some out.")
-        for threshold, found in ((self.threshold, scores), (self.mask_threshold, peaks)):
-            if isinstance(threshold, ThresholdByLabel):
-                threshold.learn(torch.cat(found), torch.cat(labels))
-            else:
-                threshold.learn(torch.cat(found))  # [n]
+        known = None if labels[0] is None else torch.cat([_known(label) for label in labels])
+        return Judged(torch.cat(scores), torch.cat(maxima), known)
+
+    def _teach(
+        self,
+        observed: Callable[[], Iterable[Observed]],
+        strangers: Callable[[], Iterable[Observed]] | None,
+    ) -> None:
+        """Teach scorer and calibration what is usual, from scratch."""
+        self.scorer.learn(lambda: (parts for parts, _ in observed()))
+        if strangers is not None:
+            self.scorer.temper(lambda: (parts for parts, _ in strangers()))
+        if isinstance(self.calibration, CalibrationByLabel):
+            self.calibration.learn(lambda: ((self._map(parts), _known(label)) for parts, label in observed()))
+        else:
+            self.calibration.learn(self._map(parts) for parts, _ in observed())
+
+    def _score(self, parts: Parts, label: Tensor | None) -> Tensor:
+        """The scores [B] of what was observed, on the CPU."""
+        return self.pool(self.heat(parts, label)).cpu()
+
+    def _scored(self, observed: Callable[[], Iterable[Observed]]) -> tuple[Tensor, Tensor | None]:
+        """The scores [n] and labels [n] of all that was observed."""
+        found = [(self._score(parts, label), label) for parts, label in observed()]
+        return torch.cat([score for score, _ in found]), all_labels([label for _, label in found])
 
     def _map(self, parts: Parts) -> Tensor:
         return self.smooth(self.scorer.weigh(parts))
@@ -253,7 +321,7 @@ class Predictor(nn.Module):
             kept.append(found)
         if not kept:
             raise DataError("Expected good pictures to learn what is usual from, got none: hold some out.")
-        return lambda: iter(kept)
+        return Kept(kept)
 
 
 def _known(label: Tensor | None) -> Tensor:
@@ -266,6 +334,12 @@ def _values(threshold: Threshold | ThresholdByLabel, label: Tensor | None, count
     if isinstance(threshold, ThresholdByLabel):
         return threshold.of(_known(label))
     return torch.full((count,), threshold.value, dtype=torch.float64)
+
+
+def _maxima(threshold: Threshold | ThresholdByLabel, label: Tensor | None, count: int) -> Sequence[Tensor]:
+    if isinstance(threshold, ThresholdByLabel):
+        return threshold.held_of(_known(label))
+    return [threshold.held] * count
 
 
 def _p_value(threshold: Threshold | ThresholdByLabel, score: Tensor, label: Tensor | None) -> Tensor:

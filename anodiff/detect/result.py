@@ -15,6 +15,7 @@ import numpy as np
 import tifffile
 
 from anodiff.detect.heatmap import array_to_size
+from anodiff.detect.placement import Placement
 from anodiff.detect.predictor import Scored
 from anodiff.detect.regions import Region, regions
 from anodiff.errors import ConfigError
@@ -33,10 +34,12 @@ class Result:
     p_value: float  # share of normals at least as anomalous, conformal
     threshold: float  # a score above it is anomalous
     mask_threshold: float = math.nan  # a pixel of the heat map above it is anomalous
+    maxima: np.ndarray | None = None  # [n] of held-out good pictures' maps, ascending; shared by results
     shape: tuple[int, int] | None = None  # height and width of the input
     heat: np.ndarray | None = None  # [h, w] float32 at the scorer's resolution
     painted: np.ndarray | None = None  # [h, w, C] float32 in [0, 1] at the working size
     image: np.ndarray | None = None  # the input, [H, W] or [H, W, 3] uint8 RGB, where it was kept
+    placement: Placement | None = None  # where the part was moved to; None: the whole picture was seen
     smallest: int = 1  # regions of fewer pixels are left out
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     model_id: str = ""
@@ -59,7 +62,14 @@ class Result:
     @cached_property
     def heatmap(self) -> np.ndarray:
         """The map [H, W] float32 at the input's size, higher = more anomalous."""
-        return array_to_size(*self._mapped())
+        return self.heat_at(self._mapped()[1])
+
+    def heat_at(self, shape: tuple[int, int]) -> np.ndarray:
+        """The map of the whole input drawn at `shape` (height, width), float32, such as the size of a mask."""
+        heat, size = self._mapped()
+        if self.placement is None:
+            return array_to_size(heat, shape)
+        return self.placement.heat(heat, size, shape)
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -70,10 +80,13 @@ class Result:
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
-        """The connected places of the mask at the input's size, highest peak first; none without a map."""
+        """The connected places of the mask at the input's size, highest peak first; none without a map.
+
+        A good picture shows any region with `p_value <= a` with probability a at most (`regions.family_p_value`).
+        """
         if self.heat is None or self._calm:
             return ()
-        return regions(self.heatmap, self.mask_threshold, smallest=self.smallest)
+        return regions(self.heatmap, self.mask_threshold, smallest=self.smallest, maxima=self.maxima)
 
     @cached_property
     def restored(self) -> np.ndarray | None:
@@ -82,6 +95,8 @@ class Result:
             return None
         height, width = self.shape
         painted = (self.painted * 255).round().astype(np.uint8)
+        if self.placement is not None:
+            return self.placement.painted(painted, self.shape, self.image)
         return cv2.resize(
             painted, (width, height), interpolation=cv2.INTER_LINEAR
         )  # drops a single channel's axis
@@ -200,13 +215,15 @@ def unbatch(
     *,
     shape: tuple[int, int],
     image: np.ndarray | None = None,
+    placement: Placement | None = None,
     path: str | None = None,
     names: Sequence[str] = (),
     model_id: str = "",
     timings_ms: Mapping[str, float] | None = None,
     smallest: int = 1,
 ) -> Result:
-    """The result of one row of a scored batch; `shape` is the input's own (height, width), `names` the labels'.
+    """The result of one row of a scored batch; `shape` is the input's own (height, width), `names` the labels', and
+    `placement` says where the part was moved to.
 
     A score that is not finite becomes an error, so that no picture passes as good for want of a number.
     """
@@ -220,11 +237,13 @@ def unbatch(
         p_value=float(scored.p_value[row]),
         threshold=float(scored.threshold[row]),
         mask_threshold=float(scored.mask_threshold[row]),
+        maxima=scored.maxima[row].numpy() if scored.maxima else None,
         category=None if scored.label is None else names[int(scored.label[row])],
         shape=shape,
         heat=scored.heat[row, 0].float().cpu().numpy(),
         painted=painted,
         image=image,
+        placement=placement,
         smallest=smallest,
         timings_ms=timings_ms or {},
         model_id=model_id,

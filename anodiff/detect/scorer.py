@@ -34,6 +34,10 @@ Parts = tuple[Tensor, ...]
 Observations = Callable[[], Iterable[Parts]]
 """Every call goes once through the observations of the normals, in the same order."""
 
+THIN = 2
+"""Of groups of channels, the law is learnt from every so many rows and columns: neighbours of deep stages, brought to
+the finest one's size, say the same."""
+
 Weigh = ResidualSquares | ResidualVariance | ResidualCovariance
 
 
@@ -72,6 +76,9 @@ class Scorer(nn.Module):
     def learn(self, observations: Observations) -> None:
         """Learn from normals, from scratch; scorers that learn nothing do nothing."""
 
+    def temper(self, strangers: Observations) -> None:
+        """Correct what was learnt by normals that the networks were not trained on; most scorers need no such thing."""
+
     def forward(self, model: Model, image: Tensor, cond: Cond) -> Tensor:
         """The map [B, 1, h, w] of `image` [B, C, H, W] in [0, 1]."""
         return self.weigh(self.observe(model, image, cond).parts)
@@ -81,21 +88,34 @@ class ResidualScorer(Scorer):
     """The residual `z - z_hat` of one or more restorers, each weighed by its own law on normals; codec
     resolution.
 
-    Each restorer's map is calibrated globally on normals before the mean is taken. Works in any codec's
-    space; where the codec paints, the last restorer's picture comes along. `weigh_by` is copied once a
-    restorer.
+    Each map is calibrated on normals before the mean is taken. Works in any codec's space; where the codec
+    paints, the last restorer's picture comes along.
+
+    Args:
+        restorers: one a level.
+        weigh_by: copied once a map.
+        groups: channels that are weighed by themselves, such as those of each stage of a network; they sum to
+            c. None: all together, one map a restorer.
+        calibration: of each map before the mean; copied likewise. With `Surprise` the mean is Fisher's.
     """
 
-    def __init__(self, restorers: Sequence[Restorer], weigh_by: Weigh) -> None:
+    def __init__(
+        self,
+        restorers: Sequence[Restorer],
+        weigh_by: Weigh,
+        *,
+        groups: Sequence[int] | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
         super().__init__()
         if not restorers:
             raise ConfigError("A residual scorer needs at least one restorer (one noise level), got none.")
         self.restorers = tuple(restorers)
+        self.groups = None if groups is None else tuple(groups)
         self.width = len(self.restorers)
-        self.weighers = cast(
-            "Sequence[Weigh]", nn.ModuleList(copy.deepcopy(weigh_by) for _ in self.restorers)
-        )
-        self.blend = Blend(self.width, GlobalCalibration())
+        maps = self.width * len(self.groups or (1,))
+        self.weighers = cast("Sequence[Weigh]", nn.ModuleList(copy.deepcopy(weigh_by) for _ in range(maps)))
+        self.blend = Blend(maps, calibration or GlobalCalibration())
 
     @property
     def evaluations(self) -> int:
@@ -115,12 +135,24 @@ class ResidualScorer(Scorer):
 
     def learn(self, observations: Observations) -> None:
         """Learn each residual's law, then its map's calibration."""
+        thin = 1 if self.groups is None else THIN
         for index, weigher in enumerate(self.weighers):
-            weigher.learn(parts[index] for parts in observations())
+            weigher.learn(self._grouped(parts)[index][..., ::thin, ::thin] for parts in observations())
         self.blend.learn(lambda: (self._maps(parts) for parts in observations()))
 
+    def temper(self, strangers: Observations) -> None:
+        """Correct the maps' calibrations."""
+        self.blend.temper(lambda: (self._maps(parts) for parts in strangers()))
+
     def _maps(self, parts: Parts) -> list[Tensor]:
-        return [weigher(residual) for weigher, residual in zip(self.weighers, parts, strict=True)]
+        pairs = zip(self.weighers, self._grouped(parts), strict=True)
+        return [weigher(residual) for weigher, residual in pairs]
+
+    def _grouped(self, parts: Parts) -> Parts:
+        """The residuals, each divided into its groups of channels."""
+        if self.groups is None:
+            return parts
+        return tuple(group for residual in parts for group in residual.split(self.groups, dim=1))
 
 
 class OneStepError(ResidualScorer):
@@ -131,8 +163,17 @@ class OneStepError(ResidualScorer):
     the noise is taken with both signs.
     """
 
-    def __init__(self, sigmas: Sequence[float], weigh_by: Weigh, *, draws: int = 1) -> None:
-        super().__init__([OneStep(sigma, draws) for sigma in sigmas], weigh_by)
+    def __init__(
+        self,
+        sigmas: Sequence[float],
+        weigh_by: Weigh,
+        *,
+        draws: int = 1,
+        groups: Sequence[int] | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        restorers = [OneStep(sigma, draws) for sigma in sigmas]
+        super().__init__(restorers, weigh_by, groups=groups, calibration=calibration)
 
 
 class RestorationScorer(Scorer):
@@ -260,6 +301,12 @@ class Fused(Scorer):
         for index, scorer in enumerate(self.scorers):
             scorer.learn(lambda index=index: (self._split(parts)[index] for parts in observations()))
         self.blend.learn(lambda: (self._maps(parts) for parts in observations()))
+
+    def temper(self, strangers: Observations) -> None:
+        """Correct each scorer, then its map's calibration."""
+        for index, scorer in enumerate(self.scorers):
+            scorer.temper(lambda index=index: (self._split(parts)[index] for parts in strangers()))
+        self.blend.temper(lambda: (self._maps(parts) for parts in strangers()))
 
     def _maps(self, parts: Parts) -> list[Tensor]:
         return [scorer.weigh(own) for scorer, own in zip(self.scorers, self._split(parts), strict=True)]

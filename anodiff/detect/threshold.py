@@ -22,6 +22,18 @@ def normals_needed(rate: float) -> int:
     return ceil(1 / rate - 1e-9) - 1
 
 
+def check_rate(rate: float, count: int) -> None:
+    """Nothing, where `count` held-out normals support a false-alarm rate; ConfigError with the number needed."""
+    if not 0 < rate < 1:
+        raise ConfigError(f"The target false-alarm rate must lie between 0 and 1, got {rate}.")
+    if rate < least_rate(count) - 1e-12:
+        raise ConfigError(
+            f"A false-alarm rate of {rate:g} needs at least {normals_needed(rate)} held-out normals and there are "
+            f"{count}, which support {least_rate(count):.3g} at best: hold more good pictures out, or ask for a higher "
+            "rate."
+        )
+
+
 class Threshold(Learnt):
     """The sorted scores of held-out normals; a score above `value` is anomalous."""
 
@@ -36,6 +48,29 @@ class Threshold(Learnt):
                 "Expected scores of held-out normal pictures, got none: hold some good pictures out."
             )
         self.store("normals", finite(scores, "the scores").flatten().sort().values)
+
+    def add(self, scores: Tensor) -> None:
+        """Take the scores [m] of further normals in: what follows rests on n + m, learnt from alike.
+
+        Where the further normals are those that scored above `value` (false alarms), `Conformal.value` never falls.
+        """
+        held = self.learnt("normals").cpu()
+        self.learn(torch.cat([held, finite(scores, "the scores").flatten().to(held)]))
+
+    @property
+    def held(self) -> Tensor:
+        """The scores of the held-out normals, ascending [n], on the CPU."""
+        return self.learnt("normals").cpu()
+
+    @property
+    def count(self) -> int:
+        """How many held-out normals there are."""
+        return len(self.learnt("normals"))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The same as `ThresholdByLabel.counts` gives it: for all labels together, under no name."""
+        return {"": self.count}
 
     @property
     def value(self) -> float:
@@ -81,25 +116,15 @@ class Conformal(Threshold):
 
     def learn(self, scores: Tensor) -> None:
         """Learn from the scores [n] of held-out normals; ConfigError where n is too small for the rate."""
-        if not 0 < self.target_fpr < 1:
-            raise ConfigError(f"The target false-alarm rate must lie between 0 and 1, got {self.target_fpr}.")
-        self._refuse(scores.numel())
+        if scores.numel():
+            check_rate(self.target_fpr, scores.numel())
         super().learn(scores)
 
     @property
     def value(self) -> float:
         """The highest normal score that still counts as usual."""
         held = self.learnt("normals")
-        self._refuse(len(held))  # the rate may have been changed since
+        check_rate(self.target_fpr, len(held))  # the rate may have been changed since
         # How many normals may score as high as a picture that is flagged.
         allowed = floor(self.target_fpr * (len(held) + 1) + 1e-9) - 1
         return float(held[len(held) - 1 - min(allowed, len(held) - 1)])
-
-    def _refuse(self, count: int) -> None:
-        if count and self.target_fpr < least_rate(count) - 1e-12:
-            raise ConfigError(
-                f"A false-alarm rate of {self.target_fpr:g} needs at least "
-                f"{normals_needed(self.target_fpr)} held-out normals and there are {count}, "
-                f"which support {least_rate(count):.3g} at best: hold more good pictures out, "
-                "or ask for a higher rate."
-            )

@@ -25,7 +25,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.levels = layout.levels
         self.blocks = layout.blocks
-        self.stem = nn.Conv2d(inputs, layout.widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(inputs, layout.widths[0], layout.edge, padding=layout.edge // 2)
         self.down = nn.ModuleList()
         self.shrink = nn.ModuleList()
         channels = layout.widths[0]

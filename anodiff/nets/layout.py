@@ -51,6 +51,7 @@ class Layout:
     mid_attention: bool | None = None
     pad: Pad = "both"
     transformer: int = 0
+    edge: int = 3
 
     def __post_init__(self) -> None:
         if not self.multipliers or self.blocks < 1:
@@ -71,6 +72,8 @@ class Layout:
             )
         if self.token_channels and not self.attention and not self.mid_attention:
             raise ConfigError("token_channels is set but no level has attention: name levels in `attention`")
+        if self.edge not in (1, 3):
+            raise ConfigError(f"edge is the side of the first and last kernels, 1 or 3, got {self.edge}")
         if self.transformer < 0:
             raise ConfigError(
                 f"transformer counts blocks, 0 for attention alone, got {self.transformer}: give 0 or more"

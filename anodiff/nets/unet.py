@@ -53,6 +53,7 @@ class UNet(nn.Module):
         frequency_shift: float = 0.0,
         pad: Pad = "both",
         transformer: int = 0,
+        edge: int = 3,
     ) -> None:
         """Build the layers.
 
@@ -85,6 +86,8 @@ class UNet(nn.Module):
                 networks that came from TensorFlow do.
             transformer: Blocks of the `SpatialTransformer` that stands where there is attention (arXiv:2112.10752);
                 0: attention alone.
+            edge: Side of the kernels of the first and the last convolution, 3 or 1; they take most of the time where
+                codes have many channels.
 
         Raises:
             ConfigError: these do not make a network.
@@ -107,6 +110,7 @@ class UNet(nn.Module):
             mid_attention=mid_attention,
             pad=pad,
             transformer=transformer,
+            edge=edge,
         )
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -134,7 +138,7 @@ class UNet(nn.Module):
             if i:
                 self.grow.append(layout.larger(channels))
         self.norm = group_norm(channels, groups=groups, eps=eps)
-        self.last = nn.Conv2d(channels, out_channels * patch**2, 3, padding=1)
+        self.last = nn.Conv2d(channels, out_channels * patch**2, edge, padding=edge // 2)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # pyright: ignore[reportArgumentType]
 

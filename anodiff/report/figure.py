@@ -94,7 +94,7 @@ def histogram_figure(scores: np.ndarray, labels: np.ndarray, *, threshold: float
     scores, labels = np.asarray(scores, float), np.asarray(labels, float)
     keep = np.isfinite(scores)
     scores, labels = scores[keep], labels[keep]
-    figure, axes = _canvas(5.2, 3.0)
+    figure, axes = canvas(5.2, 3.0)
     logarithmic = spread_wide(scores)
     edges = _edges(scores, threshold, logarithmic=logarithmic)
     classes = (("good", GOOD, labels == 0, "-"), ("defective", BAD, labels == 1, "--"),
@@ -135,7 +135,7 @@ def strip_figure(
     keep = np.isfinite(scores)
     scores, labels, names = scores[keep], labels[keep], names[keep]
     names, rows = _rows(scores, labels, names, limit)
-    figure, axes = _canvas(5.2, 0.9 + 0.34 * max(len(rows), 1))
+    figure, axes = canvas(5.2, 0.9 + 0.34 * max(len(rows), 1))
     for place, row in enumerate(rows):
         chosen = np.sort(scores[names == row])
         good = bool((labels[names == row] == 0).all())
@@ -145,7 +145,7 @@ def strip_figure(
         axes.scatter(chosen, place + offset, s=14 if len(chosen) < 200 else 6, color=colour, alpha=0.65,
                      marker="o" if good else "D", linewidths=0, rasterized=scores.size > MANY)  # fmt: skip
         axes.plot([np.median(chosen)] * 2, [place - 0.36, place + 0.36], color=INK, linewidth=1.6)
-    axes.set_yticks(range(len(rows)), [f"{_short(row)} ({int((names == row).sum())})" for row in rows],
+    axes.set_yticks(range(len(rows)), [f"{short(row)} ({int((names == row).sum())})" for row in rows],
                     parse_math=False)  # fmt: skip
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
@@ -160,13 +160,13 @@ def interval_figure(entries: Mapping[str, Mapping[str, Any]], *, title: str) -> 
         entries: Name to `{"value", "low", "high", "n"}`.
         title: Name of the metric, printed at the axis.
     """
-    figure, axes = _canvas(3.5, max(3.3, 0.9 + 0.26 * len(entries)))
+    figure, axes = canvas(3.5, max(3.3, 0.9 + 0.26 * len(entries)))
     for place, entry in enumerate(entries.values()):
         value, low, high = (_float(entry.get(key)) for key in ("value", "low", "high"))
         if math.isfinite(low) and math.isfinite(high):
             axes.plot([low, high], [place, place], color=GOOD, linewidth=2, solid_capstyle="butt")
         axes.plot([value], [place], marker="o", color=GOOD, markersize=6, linestyle="none")
-    axes.set_yticks(range(len(entries)), [_short(name, most=20) for name in entries], parse_math=False)
+    axes.set_yticks(range(len(entries)), [short(name, most=20) for name in entries], parse_math=False)
     axes.set_ylim(max(len(entries), 1) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -223,7 +223,8 @@ def _themed(style: str) -> str:
     return re.sub(r"'[^']*'(?:, *(?:'[^']*'|[\w-]+))*", "var(--font)", style)
 
 
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return an empty drawing of this size in inches, with axes as all drawings of a page have them."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor="none")
@@ -240,7 +241,7 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _square(x: str, y: str) -> tuple[Figure, Axes]:
-    figure, axes = _canvas(3.5, 3.3)
+    figure, axes = canvas(3.5, 3.3)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.03)
     axes.set_xlabel(x)
@@ -251,7 +252,7 @@ def _square(x: str, y: str) -> tuple[Figure, Axes]:
 def _lines(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
     styles = zip(cycle(SERIES), (dash for dash in cycle(DASHES) for _ in SERIES), strict=False)
     for (name, (x, y)), (colour, dash) in zip(curves.items(), styles, strict=False):
-        axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.8, label=_short(name))
+        axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.8, label=short(name))
 
 
 def _legend(axes: Axes, *, loc: Literal["best", "lower left", "lower right"], wanted: bool) -> None:
@@ -313,6 +314,7 @@ def _float(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _short(name: str, *, most: int = 28) -> str:
-    name = "".join(mark if mark.isprintable() else " " for mark in name)  # XML knows no control characters
+def short(name: str, *, most: int = 28) -> str:
+    """Return a name that finds room in a drawing, without characters that XML does not know."""
+    name = "".join(mark if mark.isprintable() else " " for mark in name)
     return name if len(name) <= most else name[: most - 1] + "…"

@@ -19,6 +19,7 @@ from anodiff.report.card import Card, groups_of, side_of
 from anodiff.report.case import Report, flagged, threshold_of, tidy
 from anodiff.report.curve import curves_of, kind_auroc, operating_point
 from anodiff.report.picture import Scale, gradient, scale_of
+from anodiff.report.promise import promise
 from anodiff.report.table import (
     MISSING,
     Table,
@@ -144,6 +145,8 @@ def verdict(report: Report) -> str:
     metrics = checked(report.metrics)
     if "image_auroc" in metrics:
         parts.append(f"image AUROC {interval(metrics['image_auroc'])}")
+    if "false_alarm_rate" in metrics and (said := promise(metrics["false_alarm_rate"])):
+        parts.append(said)
     failed = len(table) - len(done)
     if failed:
         parts.append(f"{failed} {'picture' if failed == 1 else 'pictures'} could not be scored")

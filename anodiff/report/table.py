@@ -35,6 +35,7 @@ MEANINGS: dict[str, Meaning] = {
     "overkill_at_zero_escapes": Meaning(
         "Overkill at zero escapes", "good pictures rejected when no defective one may pass", False
     ),
+    "false_alarm_rate": Meaning("False alarms", "good pictures above the model's own threshold", False),
     "pixel_auroc": Meaning("Pixel AUROC", "chance that a defective pixel scores above a good one", True),
     "pixel_ap": Meaning("Pixel AP", "precision averaged over recall, pixels", True),
     "aupro_30": Meaning("AUPRO@0.3", "overlap averaged over defect regions, up to 30 % false pixels", True),
@@ -50,11 +51,13 @@ class Table:
         columns: The heads.
         rows: One tuple a row, as long as `columns`.
         numeric: Indices of the columns that are set flush right.
+        strong: (row, column) of the cells in bold.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: tuple[int, ...] = ()
+    strong: frozenset[tuple[int, int]] = frozenset()
 
 
 def number(value: float | None, *, digits: int = 3) -> str:
@@ -226,7 +229,12 @@ def markdown(table: Table) -> str:
     """Return the table in GitHub's Markdown; bars, markup and line breaks in cells are made harmless."""
     rules = ("---:" if index in table.numeric else "---" for index in range(len(table.columns)))
     lines = [_line(map(_plain, table.columns)), _line(rules)]
-    lines += [_line(map(_plain, row)) for row in table.rows]
+    for place, row in enumerate(table.rows):
+        cells = (
+            f"**{_plain(text)}**" if (place, index) in table.strong else _plain(text)
+            for index, text in enumerate(row)
+        )
+        lines.append(_line(cells))
     return "\n".join(lines) + "\n"
 
 
@@ -240,9 +248,11 @@ def html(table: Table) -> Markup:
         f'<th scope="col"{kind(index)}>{escape(head)}</th>' for index, head in enumerate(table.columns)
     )
     body = []
-    for row in table.rows:
+    for place, row in enumerate(table.rows):
         cells = "".join(
-            f'<th scope="row">{escape(text)}</th>' if index == 0 else f"<td{kind(index)}>{_ranged(text)}</td>"
+            f'<th scope="row">{escape(text)}</th>'
+            if index == 0
+            else f"<td{kind(index)}>{_ranged(text, strong=(place, index) in table.strong)}</td>"
             for index, text in enumerate(row)
         )
         body.append(f"<tr>{cells}</tr>")
@@ -272,9 +282,11 @@ def _flat(values: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _ranged(text: str) -> str:
-    """Return the escaped text with its interval marked, so that a narrow cell breaks before it."""
-    return re.sub(r"(?<=\S) (\[[^\]]*\])$", r' <span class="range">\1</span>', str(escape(text)))
+def _ranged(text: str, *, strong: bool) -> str:
+    """Return the escaped text, its interval marked so that a narrow cell breaks before it, the rest perhaps bold."""
+    figure, gap, between = re.fullmatch(r"(.*?)(?:( )(\[[^\]]*\]))?", str(escape(text)), re.DOTALL).groups("")  # type: ignore[union-attr]
+    figure = f"<b>{figure}</b>" if strong else figure
+    return f'{figure} <span class="range">{between}</span>' if gap and figure else figure + gap + between
 
 
 def _plain(text: str) -> str:

@@ -74,7 +74,13 @@ def filled(
 
     Raises:
         DataError: a mask of another size, or one that hides nothing or all.
+        RefusalError: a model of parts that are brought upright, which knows pictures of no other kind.
     """
+    if not isinstance(config.data.pose, schema.KeepPose):
+        raise RefusalError(
+            "This model knows parts brought upright alone (data.pose), and a picture to fill shows them as they lie: "
+            "fit one with data.pose.kind=keep."
+        )
     known = _known(picture, hidden, shape).to(device)  # [1, 1, h, w]
     image = prepare(picture, shape=shape, channels=config.data.channels)[None].to(device)  # [1, C, h, w]
     codec = predictor.codec

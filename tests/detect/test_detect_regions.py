@@ -51,5 +51,5 @@ def test_plain_values_only() -> None:
     heat = np.zeros((4, 4), dtype=np.float32)
     heat[1, 2] = 1
     found = regions(heat, 0)[0].to_dict()
-    assert found == {"bbox": [2, 1, 1, 1], "polygon": [[2, 1]], "area": 1, "peak": 1.0}
+    assert found == {"bbox": [2, 1, 1, 1], "polygon": [[2, 1]], "area": 1, "peak": 1.0, "p_value": None}
     assert type(found["peak"]) is float

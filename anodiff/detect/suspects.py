@@ -1,0 +1,242 @@
+"""Which of the pictures given as good look unlike the rest, told from their scores alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import false_discovery_control, t
+
+RATE = 0.1
+"""The share of good pictures among the named ones that is accepted, on average (false discovery rate)."""
+
+FEWEST = 8
+"""Pictures of one label at least, for a median and a deviation that mean something; fewer are not judged."""
+
+_ROUNDS = 10
+_MAD = 1.4826  # times the median absolute deviation is the deviation of a normal law
+_EFFICIENCY = (
+    0.37  # n deviations taken by their median are as certain as .37 n squared ones (Huber 1981, ch. 5)
+)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One picture that looks unlike the rest."""
+
+    image: str  # as the table of pictures names it
+    split: str  # train or holdout
+    score: float
+    z: float  # robust deviations above the median of its split
+    p_value: float  # conformal, against the other held-out pictures; never below 1 / (n + 1)
+    q_value: float  # the least false discovery rate at which it is named
+
+    @property
+    def reason(self) -> str:
+        """Why it is named, for a person."""
+        return (
+            f"score {self.score:.4g}, {self.z:.1f} robust deviations above the median of its split; conformal p-value "
+            f"{self.p_value:.3g} against the held-out pictures"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """What came of a look at the pictures that a model was fitted on."""
+
+    found: tuple[Suspect, ...]  # the surest first
+    looked_at: int
+    threshold: float  # the model's
+    threshold_without: float | None = (
+        None  # without the held-out ones among them; None: the same, or not known
+    )
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any], *, threshold: float) -> Suspicion:
+        """What `to_dict` told of, with pictures by the name of their file alone."""
+        return cls(tuple(Suspect(**entry) for entry in told["found"]), told["looked_at"], threshold)
+
+    def without_held(self, threshold: float) -> Suspicion:
+        """What is left to be said once the held-out suspects no longer teach the threshold, which is now another."""
+        taught = tuple(suspect for suspect in self.found if suspect.split == "train")
+        return Suspicion(taught, self.looked_at - self.held, threshold)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; pictures by the name of their file alone."""
+        return {
+            "looked_at": self.looked_at,
+            "says": list(self.says),
+            "found": [{**found.to_dict(), "image": PurePath(found.image).name} for found in self.found],
+        }
+
+    @property
+    def held(self) -> int:
+        """How many of the suspects were held out."""
+        return sum(suspect.split == "holdout" for suspect in self.found)
+
+    @property
+    def says(self) -> tuple[str, ...]:
+        """What a person should know, a sentence each; mostly nothing."""
+        if not self.found:
+            return ()
+        one = len(self.found) == 1
+        said = [
+            f"{len(self.found)} of {self.looked_at} pictures given as good {'looks' if one else 'look'} unlike the "
+            f"rest: look at {'it' if one else 'them'}, for a defect among the good ones teaches the model to overlook "
+            "its like"
+        ]
+        if self.threshold_without is not None:
+            said.append(
+                f"the threshold rests on {self.held} held-out {'picture' if self.held == 1 else 'pictures'} of these: "
+                f"it is {self.threshold:.4g}, and {self.threshold_without:.4g} without; what scores between the two "
+                "passes as good"
+            )
+        return tuple(said)
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What is said of each picture of one split, arrays [n]; NaN and 1 where there were too few to judge."""
+
+    z: Floats
+    p_value: Floats
+    q_value: Floats
+
+    def named(self, rate: float) -> list[int]:
+        """The rows that are named at a false discovery rate, the surest first."""
+        rows = np.flatnonzero(self.q_value <= rate)
+        return [int(row) for row in rows[np.lexsort((-self.z[rows], self.q_value[rows]))]]
+
+
+def verdicts(
+    shown: ArrayLike,
+    held: ArrayLike,
+    *,
+    shown_label: ArrayLike | None = None,
+    held_label: ArrayLike | None = None,
+    rate: float = RATE,
+) -> tuple[Verdicts, Verdicts]:
+    """What is said of the pictures that taught (first) and of those held out (second).
+
+    Scores of normals are skewed, their logarithms nearly normal. With m the median and d = 1.4826 median |x - m| of
+    the logarithms x, both of which a few defects hardly move,
+
+        z = (x - m) / d,    p = P(T > z / sqrt(1 + 1.57 / n)),    T Student's t with .37 n degrees of freedom,
+
+    and q is the p-value after Benjamini and Hochberg (1995): naming all with q <= a, a share a at most of the named is
+    good, on average, as far as the logarithms of good pictures' scores are normal. m and d are then taken anew without
+    the named, until no more are. The conformal p-values beside it ask for no law (Bates et al. 2023, arXiv:2104.08279),
+    but n held-out pictures leave them at 1 / (n + 1) or above, which no correction for hundreds of pictures gets past;
+    defects among the held-out only raise them.
+
+    Nothing but the conformal p-value that is said of the pictures that taught looks at the held-out ones. A fit without
+    the suspects among them therefore still treats held-out pictures as strangers. What is said of the held-out takes
+    their own median, which is higher, and the deviation of both.
+
+    Args:
+        shown: [n] scores of the pictures that taught, best by what others taught (`crossed_scores`).
+        held: [m] scores of those held out.
+        shown_label: [n] where the model has labels; each label is judged by itself.
+        held_label: [m] likewise.
+        rate: a; pictures with q <= a are left out of m and d.
+    """
+    taught, strangers = _floats(shown), _floats(held)
+    kinds = np.zeros(len(taught), int) if shown_label is None else np.asarray(shown_label)
+    held_kinds = np.zeros(len(strangers), int) if held_label is None else np.asarray(held_label)
+    groups = [
+        (kinds == kind, held_kinds == kind) for kind in np.unique(kinds) if (kinds == kind).sum() >= FEWEST
+    ]
+    first, second = _untold(len(taught)), _untold(len(strangers))
+    for rows, held_rows in groups:
+        first.p_value[rows] = _conformal(taught[rows], strangers[held_rows])
+        second.p_value[held_rows] = _against_others(strangers[held_rows])
+    for _ in range(_ROUNDS):
+        usual, held_usual = first.q_value > rate, second.q_value > rate
+        for rows, held_rows in groups:
+            x, y = (_straight(scores, taught[rows]) for scores in (taught[rows], strangers[held_rows]))
+            apart = _apart(x, usual[rows])
+            first.z[rows], first.q_value[rows] = _tail(x, usual[rows], apart)
+            if len(y):
+                both = np.concatenate([apart, _apart(y, held_usual[held_rows])])
+                second.z[held_rows], second.q_value[held_rows] = _tail(y, held_usual[held_rows], both)
+        first.q_value[:], second.q_value[:] = _controlled(first.q_value), _controlled(second.q_value)
+        if (usual == (first.q_value > rate)).all() and (held_usual == (second.q_value > rate)).all():
+            break
+    return first, second
+
+
+def named(
+    images: Mapping[str, list[str]],
+    scores: Mapping[str, ArrayLike],
+    found: Mapping[str, Verdicts],
+    *,
+    rate: float = RATE,
+) -> tuple[Suspect, ...]:
+    """The suspects of both splits, by the name of the split, the surest first."""
+    suspects = []
+    for split, verdict in found.items():
+        values = _floats(scores[split])
+        suspects += [
+            Suspect(
+                image=images[split][row],
+                split=split,
+                score=float(values[row]),
+                z=round(float(verdict.z[row]), 3),
+                p_value=float(verdict.p_value[row]),
+                q_value=float(verdict.q_value[row]),
+            )
+            for row in verdict.named(rate)
+        ]
+    return tuple(sorted(suspects, key=lambda suspect: (suspect.q_value, -suspect.z)))
+
+
+def _untold(count: int) -> Verdicts:
+    return Verdicts(np.full(count, np.nan), np.full(count, np.nan), np.ones(count))
+
+
+def _floats(scores: ArrayLike) -> Floats:
+    return np.asarray(scores, dtype=np.float64)
+
+
+def _straight(scores: Floats, taught: Floats) -> Floats:
+    """The logarithms of scores, the lowest held up; themselves where many of those that taught are not positive."""
+    if np.quantile(taught, 0.25) <= 0:  # a calibrated map may lie below what is usual
+        return scores
+    return np.log(np.maximum(scores, 1e-3 * np.median(taught)))
+
+
+def _apart(x: Floats, usual: NDArray[np.bool_]) -> Floats:
+    """How far the usual ones of `x` lie from their median."""
+    return np.abs(x[usual] - np.median(x[usual]))
+
+
+def _tail(x: Floats, usual: NDArray[np.bool_], apart: Floats) -> tuple[Floats, Floats]:
+    """Robust z and the chance of one as high, of values `x` [n]; `apart` gives the deviation."""
+    least = 1e-9 * max(1.0, float(np.abs(x).max()))  # equal scores differ by rounding alone
+    deviation = max(_MAD * float(np.median(apart)), least)
+    z = (x - np.median(x[usual])) / deviation
+    doubt = np.sqrt(1 + np.pi / 2 / usual.sum())  # of the median: pi / 2 times that of the mean
+    return z, t.sf(z / doubt, max(1.0, _EFFICIENCY * len(apart)))
+
+
+def _controlled(p: Floats) -> Floats:
+    return false_discovery_control(p) if len(p) else p
+
+
+def _conformal(scores: Floats, held: Floats) -> Floats:
+    return (1 + len(held) - np.searchsorted(np.sort(held), scores, side="left")) / (len(held) + 1)
+
+
+def _against_others(held: Floats) -> Floats:
+    """The conformal p-value of each held-out picture against the others: itself is the one that is added."""
+    return (len(held) - np.searchsorted(np.sort(held), held, side="left")) / len(held)

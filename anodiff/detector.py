@@ -41,7 +41,7 @@ class Detector:
     After `fit` or `load` it only reads itself, so threads may share one detector.
 
     Args:
-        preset: a built-in configuration: "features" (default), "pixels" or "tiny".
+        preset: a built-in configuration: "features" (default), "fine", "pixels" or "tiny".
         image_size: side in pixels of the square whose area pictures are worked at; None: the preset's.
         seed: of everything random.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".

@@ -170,8 +170,9 @@ def fit(
         )
     say("learning what is usual, and the threshold from the pictures held out")
     predictor.eval().to(device)
-    every = -(-len(gathered.train) // MOST_TAUGHT)
-    shown, shown_labels = gathered.train[::every], None if labels is None else labels[::every]
+    places = _evenly(len(gathered.train), MOST_TAUGHT)
+    shown = [gathered.train[k] for k in places]
+    shown_labels = None if labels is None else [labels[k] for k in places]
     lesson = predictor.learn(
         lambda: with_labels(batches(shown, shape, config, device), shown_labels),
         lambda: with_labels(batches(gathered.held, shape, config, device), held_labels),
@@ -182,7 +183,7 @@ def fit(
         ),
     )
     names = {split: list(rows["image"]) for split, rows in gathered.rows.items()}
-    names["train"] = names["train"][::every]
+    names["train"] = [names["train"][k] for k in places]
     counted = digests(gathered.held, shape, config)
     suspicion = _suspicion(predictor, names, lesson)
     return Fitted(predictor, shape, target_fpr, outcome, taught, suspicion, counted)
@@ -302,6 +303,12 @@ def _begin(predictor: Predictor, start: Mapping[str, Tensor]) -> None:
         raise ModelFileError(
             f"The weights to start with are not those of the network of the configuration: {str(error)[:400]}"
         ) from error
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """Places of at most `most` out of `count`, evenly chosen, in order."""
+    taken = min(count, most)
+    return [k * count // taken for k in range(taken)]
 
 
 def _some(pictures: Sequence[Picture]) -> Sequence[Picture]:

@@ -134,7 +134,7 @@ def main() -> None:
 
 
 def config(kind: str, seed: int, steps: int) -> RunConfig:
-    return load(preset="features", overrides=[*FAMILIES[kind], f"seed={seed}", f"train.steps={steps}"])
+    return load(preset="fine", overrides=[*FAMILIES[kind], f"seed={seed}", f"train.steps={steps}"])
 
 
 def costs(table: pd.DataFrame, *, rounds: int = 3, steps: int = 8) -> float:

@@ -116,7 +116,7 @@ def main() -> None:
             f"train.steps={args.feature_steps}",
             f"labels.kind={labels}",
         ]
-        config = load(preset="features", overrides=overrides)
+        config = load(preset="fine", overrides=overrides)
         file = args.work / f"features-{labels}-{args.seed}.anodiff"
         judge(name, lambda config=config, file=file: once(file, config, table), table, args)
     write_table(args.out)

@@ -27,7 +27,7 @@ def same_there_and_back(config: RunConfig) -> None:
 
 
 def test_there_are_three_presets() -> None:
-    assert presets() == ["features", "pixels", "tiny"]
+    assert presets() == ["features", "fine", "pixels", "tiny"]
 
 
 @pytest.mark.parametrize("name", presets())
@@ -204,7 +204,7 @@ def test_eps_without_signal_is_refused() -> None:
 
 
 def test_an_unknown_preset_is_told_with_the_near_miss() -> None:
-    with pytest.raises(ConfigError, match=r"did you mean features\?.*presets: features, pixels, tiny"):
+    with pytest.raises(ConfigError, match=r"did you mean features\?.*presets: features, fine, pixels, tiny"):
         load(preset="feature")
 
 

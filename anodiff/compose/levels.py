@@ -50,7 +50,7 @@ def _asked(score: schema.Score) -> Iterator[tuple[str, float, int]]:
     """Key and value of each noise level of a score, and the levels that its grid has from there down."""
     match score:
         case schema.OneStep(sigmas=sigmas):
-            yield from (("sigmas", sigma, 1) for sigma in sigmas)
+            yield from (("sigmas", sigma, 1) for sigma in sigmas if sigma)
         case schema.PartialNoise(levels=starts, steps=steps):
             yield from (("levels", start, steps) for start in starts)
         case schema.Opinion(levels=starts):

@@ -26,6 +26,7 @@ from anodiff.config.family import (
     KarrasFamily,
     Schedule,
 )
+from anodiff.config.head import Head, LearnedHead, NoHead
 from anodiff.config.pose import AutoPose, KeepPose, Pose, UprightPose
 from anodiff.config.score import (
     Bound,
@@ -229,6 +230,10 @@ class RunConfig(Section):
                 "train.times: second_moment needs a table of levels (family.kind eps, v or x0)",
             ),
             (
+                bool(getattr(self.score, "opinion", 0)) and 0.0 in getattr(self.score, "sigmas", ()),
+                "score.sigmas: 0 asks no model, and the discriminator has no opinion there; leave score.opinion out",
+            ),
+            (
                 getattr(self.score, "stages", "together") == "apart" and self.codec_paints,
                 "score.stages: apart weighs the stages of a network by themselves; take codec.kind feature, or set "
                 "score.stages to together",
@@ -332,15 +337,18 @@ __all__ = [
     "FeatureCodec",
     "Flow",
     "FreeGuidance",
+    "Head",
     "Inversion",
     "KarrasFamily",
     "KeepPose",
     "LatentCodec",
     "Layout",
+    "LearnedHead",
     "LowRes",
     "Masked",
     "NoBeside",
     "NoGuidance",
+    "NoHead",
     "NoLabels",
     "NoTokens",
     "OneStep",

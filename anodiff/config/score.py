@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from anodiff.config.head import Head, LearnedHead, NoHead
 from anodiff.config.section import NotNegative, Section
 
 Distance = Literal["l1", "l2", "ssim", "ms_ssim", "gradient", "lab", "feature", "latent", "spread"]
@@ -16,7 +17,7 @@ class OneStep(Section):
     """The error of the clean estimate after one denoising step at each level."""
 
     kind: Literal["one_step"] = "one_step"
-    sigmas: tuple[PositiveFloat, ...] = (1.0,)
+    sigmas: tuple[NotNegative, ...] = (1.0,)  # 0: the code itself, no denoiser asked
     draws: PositiveInt = 1
     residual: Literal["plain", "channel", "covariance"] = "covariance"
     floor: PositiveFloat = 0.05
@@ -30,6 +31,16 @@ class OneStep(Section):
     opinion: NotNegative = (
         0.0  # weight of the discriminator's opinion at the same levels, beside the residual's 1
     )
+    head: Head = NoHead()  # a network that marks defects in residuals and code, trained on painted ones
+
+    @model_validator(mode="after")
+    def _judges(self) -> OneStep:
+        if isinstance(self.head, LearnedHead) and self.fuse != "fisher":
+            raise ValueError(
+                f"head: learned is believed as far as its marks are rare on good parts, and fuse: {self.fuse} learns "
+                "no such law; set fuse to fisher, or head.kind to none"
+            )
+        return self
 
 
 class PartialNoise(Section):

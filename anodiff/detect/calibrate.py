@@ -28,7 +28,7 @@ class Calibration(Learnt):
         raise NotImplementedError
 
     def temper(self, maps: Iterable[Tensor]) -> None:
-        """Correct what was learnt by maps [B, 1, h, w] of normals that taught nothing so far; most need no such thing."""
+        """Correct what was learnt, by maps [B, 1, h, w] of normals that taught nothing; most need no such thing."""
 
     def keep(self, mean: Tensor, deviation: Tensor) -> None:
         """Store what was learnt; a deviation of zero (constant maps) becomes a tiny one."""

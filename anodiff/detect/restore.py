@@ -157,6 +157,23 @@ class OneStep(Restorer):
 
 
 @dataclass(frozen=True)
+class Blank(Restorer):
+    """Nothing: the estimate is zero, so that the residual is the code itself and no denoiser is asked.
+
+    A control: what weighing the code by its law on good parts finds without any model of them.
+    """
+
+    @property
+    def evaluations(self) -> int:
+        """None."""
+        return 0
+
+    def estimates(self, denoiser: Denoiser, z: Tensor, cond: Cond) -> list[Tensor]:
+        """One estimate of zeros, [B, c, h, w]."""
+        return [torch.zeros_like(z)]
+
+
+@dataclass(frozen=True)
 class Inversion(Restorer):
     """Follow the ODE from z up to `level` in `steps` steps, and back down in as many: no noise is drawn.
 

@@ -21,7 +21,7 @@ from anodiff.detect.blend import Blend
 from anodiff.detect.calibrate import Calibration, GlobalCalibration
 from anodiff.detect.distance import Distance
 from anodiff.detect.residual import ResidualCovariance, ResidualSquares, ResidualVariance
-from anodiff.detect.restore import Model, OneStep, Restorer, paint, source
+from anodiff.detect.restore import Blank, Model, OneStep, Restorer, paint, source
 from anodiff.diffusion.guidance import Bind
 from anodiff.diffusion.levels import spaced
 from anodiff.diffusion.likelihood import terms
@@ -160,7 +160,7 @@ class OneStepError(ResidualScorer):
     resolution.
 
     `r = z - D(z + sigma n; sigma)`: what the model of normals would not have painted there. At `draws` = 2
-    the noise is taken with both signs.
+    the noise is taken with both signs. At a level of 0 the residual is the code itself (`Blank`).
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class OneStepError(ResidualScorer):
         groups: Sequence[int] | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        restorers = [OneStep(sigma, draws) for sigma in sigmas]
+        restorers = [OneStep(sigma, draws) if sigma > 0 else Blank() for sigma in sigmas]
         super().__init__(restorers, weigh_by, groups=groups, calibration=calibration)
 
 

@@ -26,6 +26,7 @@ from anodiff.train.descent import Descent
 from anodiff.train.duel import Duel
 from anodiff.train.importance import adapts
 from anodiff.train.interrupt import deferred, event, quiet
+from anodiff.train.marking import Marked, Marking
 from anodiff.train.objective import Minimised
 from anodiff.train.plan import Plan
 from anodiff.train.progress import Progress, Silent
@@ -34,7 +35,7 @@ from anodiff.train.source import AUGMENT, Items, key
 from anodiff.train.told import Told, check_told
 from anodiff.train.training import Encodes, Training
 
-COURSES: dict[str, type[Training]] = {"descent": Descent, "duel": Duel, "rebuild": Rebuild}
+COURSES: dict[str, type[Training]] = {"descent": Descent, "duel": Duel, "rebuild": Rebuild, "marking": Marking}
 """How an objective is reached, by the name in its `course`; one that names none is descended."""
 
 
@@ -54,7 +55,7 @@ def fit(
     data: Items,
     plan: Plan,
     *,
-    objective: Minimised | Adversarial | Autoencoding,
+    objective: Minimised | Adversarial | Autoencoding | Marked,
     folder: Path | None = None,
     resume: str | None = None,
     labels: Sequence[int] | None = None,
@@ -71,8 +72,8 @@ def fit(
 
     Args:
         model: what `objective.loss` takes, trained in place: a denoiser `(y, sigma, cond) -> x0`, a
-            classifier `(y, sigma) -> logits` for `CrossEntropy`, `Adversaries` for `Adversarial`, or `Criticised` for
-            `Autoencoding`.
+            classifier `(y, sigma) -> logits` for `CrossEntropy`, `Adversaries` for `Adversarial`, `Criticised` for
+            `Autoencoding`, or a head `evidence -> logits` for `Marked`.
         data: rows by number; codes, or pictures in [0, 1] where `codec` is given.
         plan: the numbers of the run.
         objective: what is minimised; with `LossSecondMoment` as its `times` the levels follow the losses.

@@ -97,3 +97,13 @@ def test_nothing_learnt_is_refused_and_so_is_what_is_not_a_number():
         Whiten()(torch.zeros(1, 2, 3, 3))
     with pytest.raises(DataError, match="finite"):
         settled(torch.full((1, 2, 3, 3), torch.nan))
+
+
+def test_stages_are_whitened_by_themselves():
+    z = correlated(30, 6)
+    stages = settled(z, mode="stage", floor=1e-9, groups=(2, 4))
+    out = stages(z)
+    for block in (slice(0, 2), slice(2, 6)):
+        alone = settled(z[:, block], floor=1e-9)
+        torch.testing.assert_close(out[:, block], alone(z[:, block]), rtol=1e-4, atol=1e-4)
+    assert np.abs(np.cov(rows(out), bias=True)[:2, 2:]).max() > 0.05  # what they share stays

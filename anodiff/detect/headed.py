@@ -1,0 +1,136 @@
+"""Evidence marked by a learnt head, beside the evidence it was fed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from anodiff.codec.protocol import Codec
+from anodiff.cond import Cond
+from anodiff.detect.restore import Model
+from anodiff.detect.scorer import Observation, Observations, Parts, Scorer
+from anodiff.detect.surprise import Surprise
+from anodiff.errors import ConfigError
+
+SURE = 20.0
+"""Logits beyond this say nothing more, and their odds stay within float32 and what `Surprise` can tell apart."""
+
+
+class Headed(Scorer):
+    """Another scorer's map, and a head's marks on what that one observed, both as surprises; codec resolution.
+
+        odds = exp(head(evidence))          evidence = the inner scorer's parts and the code z, channels joined
+        map = (inner + weight * surprise(odds)) / (1 + weight)
+
+    The head has learnt on painted defects what defects look like, and never saw a real one: its odds are believed as
+    far as they are rare on normals, not as they are. An observation has one more part, the code. The picture is encoded
+    once, for both; the denoiser is asked no more often.
+
+    Args:
+        inner: a scorer whose parts are of the codec's resolution and whose map is a mean of surprises.
+        head: evidence [B, c, h, w] -> logits [B, 1, h, w]. Whoever holds the scorer owns it, moves it and saves it: its
+            weights are no part of this module.
+        weight: of the head beside the inner scorer's 1; 0: the inner scorer's map alone.
+    """
+
+    def __init__(self, inner: Scorer, head: nn.Module, *, weight: float = 1.0) -> None:
+        super().__init__()
+        if weight < 0:
+            raise ConfigError(f"Expected a weight of the head of 0 or above, got {weight}.")
+        self.inner = inner
+        self._head = (head,)  # in a tuple, where a module does not see a child
+        self.share = weight / (1 + weight)
+        self.width = inner.width + 1
+        self.surprise = Surprise()
+
+    @property
+    def evaluations(self) -> int:
+        """Those of the inner scorer."""
+        return self.inner.evaluations
+
+    @property
+    def opinions(self) -> int:
+        """Those of the inner scorer."""
+        return self.inner.opinions
+
+    def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
+        """What the inner scorer observes, and the code z [B, c, h, w] after it."""
+        denoiser, codec = model
+        z = codec.encode(image)  # [B, c, h, w]
+        found = self.inner.observe((denoiser, Encoded(codec, z)), image, cond)
+        return Observation((*found.parts, z), found.restored)
+
+    def weigh(self, parts: Parts) -> Tensor:
+        """The map [B, 1, h, w]."""
+        plain = self.inner.weigh(parts[:-1])
+        return plain * (1 - self.share) + self.surprise(self.odds(parts)) * self.share
+
+    def learn(self, observations: Observations) -> None:
+        """Teach the inner scorer, then what odds are usual; the head learns nothing here."""
+        self.inner.learn(lambda: (parts[:-1] for parts in observations()))
+        self.surprise.learn(self.odds(parts) for parts in observations())
+
+    def temper(self, strangers: Observations) -> None:
+        """Correct the inner scorer, then how far the head is believed."""
+        self.inner.temper(lambda: (parts[:-1] for parts in strangers()))
+        self.surprise.temper(self.odds(parts) for parts in strangers())
+
+    def odds(self, parts: Parts) -> Tensor:
+        """The head's odds of a defect at each place [B, 1, h, w], above 0."""
+        (head,) = self._head
+        return head(self.evidence(parts)).clamp(-SURE, SURE).exp()
+
+    def evidence(self, parts: Parts) -> Tensor:
+        """What the head is shown of an observation whose first parts are these, [B, c, h, w]."""
+        return torch.cat(parts[: self.width], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A codec that has encoded the batch at hand already, so that nobody encodes it again."""
+
+    inner: Codec
+    z: Tensor  # [B, c, h, w]
+
+    @property
+    def paints(self) -> bool:
+        """As the inner codec."""
+        return self.inner.paints
+
+    @property
+    def bounded(self) -> bool:
+        """As the inner codec."""
+        return self.inner.bounded
+
+    @property
+    def channels(self) -> int:
+        """As the inner codec."""
+        return self.inner.channels
+
+    @property
+    def stride(self) -> int:
+        """As the inner codec."""
+        return self.inner.stride
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The code of the batch at hand, whose pictures alone may be asked about.
+
+        Raises:
+            ConfigError: another number of pictures.
+        """
+        if len(image) != len(self.z):
+            raise ConfigError(
+                f"Expected the {len(self.z)} pictures that were encoded, got {len(image)}: a scorer under a head may "
+                "encode the pictures it is given, and no others."
+            )
+        return self.z
+
+    def decode(self, z: Tensor) -> Tensor:
+        """As the inner codec."""
+        return self.inner.decode(z)
+
+    def shrink(self, mask: Tensor) -> Tensor:
+        """As the inner codec."""
+        return self.inner.shrink(mask)

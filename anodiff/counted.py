@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from anodiff.fitting import DEFAULT_RATE, batches, digests, with_labels
 from anodiff.frame import frame
 from anodiff.gather import Gathered, label_numbers
 from anodiff.scoring import Scoring
+from anodiff.selftest.report import tried, unjudged
 
 
 def counted_anew(
@@ -49,6 +50,7 @@ def counted_anew(
         threshold = predictor.threshold.value
         rest = Suspicion.of(told, threshold=threshold).without_held(threshold)
         about |= {"suspects": rest.to_dict()} if rest.found else {}
+    about |= _tested(about)
     return replace(learnt, predictor=predictor, config=config, target_fpr=rate, about=about)
 
 
@@ -85,6 +87,7 @@ def counted_too(
         predictor.add(lambda: with_labels(batches(new, learnt.shape, config, device), labels))
     predictor.check()
     about = {**learnt.about, "added": learnt.about.get("added", 0) + len(fresh), "counted": list(counted)}
+    about |= _tested(about)
     return replace(learnt, predictor=predictor, config=config, target_fpr=rate, about=about)
 
 
@@ -103,7 +106,22 @@ def counted_without(learnt: Scoring, left: Gathered, *, device: torch.device) ->
     found = counted_anew(learnt, left.held_rows, target_fpr=asked, device=device)
     about = {name: value for name, value in found.about.items() if name != "calibrated_on"}
     about |= {"held_out": len(left.held), "dropped": dict(left.dropped)}
+    config, shape = learnt.config, learnt.shape
+    known = label_numbers(config, left.held_rows)
+    again = tried(
+        found.predictor,
+        lambda: with_labels(batches(left.held, shape, config, device), known),
+        config,
+        count=len(left.held),
+        shape=shape,
+    )
+    about |= {} if again is None else {"selftest": {**about.get("selftest", {}), **again.to_dict()}}
     return replace(found, config=learnt.config, about=about)
+
+
+def _tested(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The self-test of a model, if any, without what rested on its former threshold."""
+    return {"selftest": unjudged(about["selftest"])} if "selftest" in about else {}
 
 
 def _pictures(good: Any, config: RunConfig) -> tuple[Sequence[Picture], list[int] | None]:

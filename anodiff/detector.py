@@ -121,7 +121,8 @@ class Detector:
             progress=progress,
             say=say,
         )
-        self.suspicion, told = fitted.suspicion, about(self.config, gathered, fitted)
+        self.config, self.suspicion = fitted.config, fitted.suspicion
+        told = about(self.config, gathered, fitted)
         return self.adopt(fitted.predictor, shape=fitted.shape, target_fpr=fitted.target_fpr, about=told)
 
     def adopt(

@@ -20,16 +20,20 @@ from anodiff.coding.floor import check_size
 from anodiff.coding.teach import LOOKED_AT, Taught, teach
 from anodiff.config import RunConfig, dump
 from anodiff.config.schema import LatentCodec as LatentSection
+from anodiff.config.schema import SelfTest
 from anodiff.data.dataset import ImageSet, Picture
 from anodiff.detect.bylabel import ThresholdByLabel
 from anodiff.detect.content import digest
-from anodiff.detect.predictor import Lesson, Predictor
+from anodiff.detect.predictor import Images, Lesson, Predictor
 from anodiff.detect.suspects import Suspicion, named, verdicts
 from anodiff.detect.threshold import Conformal, check_rate, least_rate
 from anodiff.diffusion.gan import Critic, DDGANDenoiser
 from anodiff.encode.label import Labeller
 from anodiff.errors import ModelFileError
 from anodiff.gather import Gathered, label_numbers
+from anodiff.practice import Practised, practise
+from anodiff.selftest.choice import Choice, check_count, choose, options, share_apart, weighs_strangers
+from anodiff.selftest.report import Report, told, tried
 from anodiff.told import Teller, telling
 from anodiff.train.adversarial import Adversaries
 from anodiff.train.fit import Outcome
@@ -57,6 +61,14 @@ class Fitted:
     taught: Taught  # what teaching the codec brought to light
     suspicion: Suspicion  # which pictures look unlike the rest
     counted: tuple[str, ...]  # digests of the pictures that the thresholds rest on
+    practised: Practised | None  # how the head learnt, where there is one
+    choice: Choice  # of knobs that need no training
+    report: Report | None  # what is found of painted defects
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration that was chosen: the one asked for, where there was nothing to choose."""
+        return self.choice.config
 
     @property
     def alarms(self) -> tuple[str, ...]:
@@ -84,7 +96,7 @@ def fit(
         TrainingError, ConfigError, DataError: as `train.fit.fit` and `Predictor.learn`.
         ModelFileError: `start` belongs to another network.
     """
-    shapes = gathered
+    shapes, asked = gathered, options(config)
     gathered, strangers = _divided(config, gathered)
     held_labels = label_numbers(config, gathered.held_rows)
     fewest = _fewest(gathered, held_labels)
@@ -168,25 +180,47 @@ def fit(
             identity=identity,
             progress=progress,
         )
+    practised = None
+    if predictor.head is not None:
+        practised = practise(
+            predictor,
+            config,
+            pictures,
+            None if strangers is None else _plain(strangers.train, shape, config),
+            labels=labels,
+            strangers_labels=None if strangers is None else label_numbers(config, strangers.train_rows),
+            plan=compose.head_plan(config, devices=devices, accelerator=_accelerator(device)),
+            folder=None if folder is None else folder / "head",
+            resume="auto" if resume is not None else None,
+            identity=identity,
+            device=device,
+            progress=progress,
+            say=say,
+        )
     say("learning what is usual, and the threshold from the pictures held out")
     predictor.eval().to(device)
     places = _evenly(len(gathered.train), MOST_TAUGHT)
     shown = [gathered.train[k] for k in places]
     shown_labels = None if labels is None else [labels[k] for k in places]
-    lesson = predictor.learn(
-        lambda: with_labels(batches(shown, shape, config, device), shown_labels),
-        lambda: with_labels(batches(gathered.held, shape, config, device), held_labels),
-        strangers=None
-        if strangers is None
-        else lambda: with_labels(
-            batches(strangers.train, shape, config, device), label_numbers(config, strangers.train_rows)
-        ),
-    )
+
+    def of(rows: Sequence[Picture], known: Sequence[int] | None) -> Images:
+        return lambda: with_labels(batches(rows, shape, config, device), known)
+
+    normals, held, unknown, apart = of(shown, shown_labels), of(gathered.held, held_labels), None, 0
+    if strangers is not None:
+        unknown = of(strangers.train, label_numbers(config, strangers.train_rows))
+        apart = len(strangers.train)
+    choice = choose(asked, predictor, normals, unknown, count=apart, shape=shape, rate=target_fpr, say=say)
+    predictor = choice.predictor
+    lesson = predictor.learn(normals, held, strangers=unknown if weighs_strangers(choice.config) else None)
+    report = tried(predictor, held, choice.config, count=len(gathered.held), shape=shape, say=say)
     names = {split: list(rows["image"]) for split, rows in gathered.rows.items()}
     names["train"] = [names["train"][k] for k in places]
     counted = digests(gathered.held, shape, config)
     suspicion = _suspicion(predictor, names, lesson)
-    return Fitted(predictor, shape, target_fpr, outcome, taught, suspicion, counted)
+    return Fitted(
+        predictor, shape, target_fpr, outcome, taught, suspicion, counted, practised, choice, report
+    )
 
 
 def about(config: RunConfig, gathered: Gathered, fitted: Fitted) -> dict[str, Any]:
@@ -199,6 +233,8 @@ def about(config: RunConfig, gathered: Gathered, fitted: Fitted) -> dict[str, An
         "steps": fitted.outcome.steps,
         "training_seconds": round(fitted.outcome.seconds, 1),
         **fitted.taught.about,
+        **({"head": fitted.practised.about} if fitted.practised is not None else {}),
+        **told(fitted.report, fitted.choice),
         **({"alarms": list(fitted.alarms)} if fitted.alarms else {}),
         **({"suspects": fitted.suspicion.to_dict()} if fitted.suspicion.found else {}),
         **({"dropped": dict(gathered.dropped)} if gathered.dropped else {}),
@@ -215,9 +251,13 @@ def batches(
     size: int = 8,
 ) -> Iterator[Tensor]:
     """The pictures in order, [B, C, H, W] in [0, 1] on `device`, without augmentation."""
-    rows = ImageSet(pictures, shape=shape, channels=config.data.channels, upright=compose.upright(config))
+    rows = _plain(pictures, shape, config)
     for first in range(0, len(rows), size):
         yield torch.stack([rows[k] for k in range(first, min(first + size, len(rows)))]).to(device)
+
+
+def _plain(pictures: Sequence[Picture], shape: tuple[int, int], config: RunConfig) -> ImageSet:
+    return ImageSet(pictures, shape=shape, channels=config.data.channels, upright=compose.upright(config))
 
 
 def with_labels(
@@ -283,12 +323,17 @@ def _suspicion(predictor: Predictor, names: Mapping[str, list[str]], lesson: Les
 
 
 def _divided(config: RunConfig, gathered: Gathered) -> tuple[Gathered, Gathered | None]:
-    """The pictures without those that networks do not see and that judge the kinds of evidence, and these; None where
-    the score weighs none, or pictures are too few.
+    """The pictures without those that networks do not see and that judge kinds of evidence or candidates, and these;
+    None where there is nothing to judge, or pictures are too few.
     """
-    if getattr(config.score, "fuse", "mean") != "fisher" or len(gathered.train) * STRANGERS < 2:
+    count = len(gathered.train)
+    share = share_apart(config, count)
+    if not share and (not weighs_strangers(config) or count * STRANGERS < 2):
         return gathered, None
-    return gathered.apart(STRANGERS, seed=config.seed + 1)
+    kept, apart = gathered.apart(share or STRANGERS, seed=config.seed + 1)
+    if config.selftest.choose:
+        check_count(len(apart.train), of=count)
+    return kept, apart
 
 
 def _fewest(gathered: Gathered, labels: Sequence[int] | None) -> int:
@@ -321,9 +366,10 @@ def _accelerator(device: torch.device) -> str:
 
 
 def _digest(config: RunConfig) -> str:
-    """What a resumed run must share with the run it goes on with; how long it may take is not part of it."""
+    """What a resumed run must share with the run it goes on with; how long it may take and what is tried at
+    its end are not part of it."""
     free = {"max_time": None, "checkpoint_every": 100, "workers": 0}
-    same = config.model_copy(update={"train": config.train.model_copy(update=free)})
+    same = config.model_copy(update={"train": config.train.model_copy(update=free), "selftest": SelfTest()})
     return hashlib.sha256(dump(same).encode()).hexdigest()[:16]
 
 

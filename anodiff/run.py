@@ -25,6 +25,9 @@ SPLIT_COLUMNS = ("image", "category", "split", "group", "sha256")
 SUSPECT_COLUMNS = ("image", "split", "score", "z", "p_value", "q_value", "reason")
 """Of suspects.csv, the surest first."""
 
+SELFTEST_COLUMNS = ("part", "name", "strength", "metric", "value", "low", "high", "n")
+"""Of selftest.csv: all, strength, kind or candidate; its name; figures with their intervals where there are any."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
@@ -44,6 +47,7 @@ class Run:
     | environment.json | versions, machine, commit, command |
     | suspects.csv | pictures given as good that look unlike the rest |
     | dropped.csv | those of them that were left out |
+    | selftest.csv | what is found of painted defects, and the candidates compared |
     | samples/ | new pictures, where the model paints |
     """
 
@@ -83,6 +87,11 @@ class Run:
     def dropped(self) -> Path:
         """dropped.csv."""
         return self.path / "dropped.csv"
+
+    @property
+    def selftest(self) -> Path:
+        """selftest.csv."""
+        return self.path / "selftest.csv"
 
     @property
     def environment(self) -> Path:
@@ -140,6 +149,10 @@ class Run:
     def write_dropped(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Keep which pictures the fit left out, likewise."""
         _write_rows(self.dropped, SUSPECT_COLUMNS, ([row[name] for name in SUSPECT_COLUMNS] for row in rows))
+
+    def write_selftest(self, rows: Iterable[Iterable[Any]]) -> None:
+        """Keep what a self-test found: one row a figure, of the `SELFTEST_COLUMNS`."""
+        _write_rows(self.selftest, SELFTEST_COLUMNS, rows)
 
     def read_dropped(self) -> list[dict[str, str]]:
         """The rows of dropped.csv, by column; none where there is no such file."""

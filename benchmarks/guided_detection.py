@@ -27,7 +27,7 @@ from anodiff import compose
 from anodiff.config import RunConfig, load, parse
 from anodiff.data.image import prepare, read, read_mask
 from anodiff.data.index import index
-from anodiff.data.synthetic import KINDS, paint
+from anodiff.data.synthetic import COARSE, paint
 from anodiff.data.table import rows_where
 from anodiff.detect.evaluate import Evaluation
 from anodiff.detector import Detector
@@ -196,8 +196,8 @@ def self_test(detector: Detector, table: pd.DataFrame, *, most: int = 8) -> dict
             array = read(path)
             image = prepare(array, shape=array.shape[:2], channels=3 if array.ndim == 3 else 1)
             evaluation.add(detector.predict(path, label=category), 0)
-            for kind in (number % len(KINDS), (number + 3) % len(KINDS)):
-                painted, _ = paint(image, KINDS[kind], seed=100 * number + kind, strength=0.6)
+            for kind in (number % len(COARSE), (number + 3) % len(COARSE)):
+                painted, _ = paint(image, COARSE[kind], seed=100 * number + kind, strength=0.6)
                 evaluation.add(detector.predict(painted, label=category), 1)
         found[category] = evaluation.metrics(seed=0, draws=1)["image_auroc"].value
     return found

@@ -1,10 +1,11 @@
-"""How well a model finds painted defects on held-out good pictures: how presets are compared without test labels.
+"""How well models find painted defects on held-out good pictures: how presets are compared without test labels.
 
-    python benchmarks/self_test.py DATA MODEL [MODEL ...] [--strength .6] [-o OUT.json]
+    python benchmarks/self_test.py DATA MODEL [MODEL ...] [--strengths .15 .35 .8] [--painted 96] [-o OUT.json]
 
-The held-out good pictures of each model (they taught its threshold, nothing else) are scored as they are and with each
-kind of painted defect; DATA's test folder is not opened. All models must have been fitted on DATA with the same seed,
-so that they held out the same pictures.
+Each fit ends with this test; here it is made again for models of several fits, with as many and as strong defects as
+asked. The held-out good pictures of each model (they taught its threshold, nothing else) are scored as they are and
+painted on; DATA's test folder is not opened. All models must have been fitted on DATA with the same seed, so that they
+held out the same pictures, and at one working size, so that the same defects are painted on them.
 """
 
 from __future__ import annotations
@@ -13,14 +14,10 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
-
 import anodiff
-from anodiff.data.image import prepare, read, to_unit
-from anodiff.data.synthetic import KINDS, paint
-from anodiff.detect.evaluate import Evaluation
-from anodiff.gather import gather
-from anodiff.metrics.pixel import PixelScores
+from anodiff.fitting import batches, with_labels
+from anodiff.gather import gather, label_numbers
+from anodiff.selftest.report import tried
 
 
 def main() -> None:
@@ -29,38 +26,35 @@ def main() -> None:
     )
     parser.add_argument("data")
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--strength", type=float, default=0.6, help="contrast of the painted defects")
-    parser.add_argument("--most", type=int, default=120, help="painted pictures at most")
+    parser.add_argument("--strengths", type=float, nargs="+", default=[0.15, 0.35, 0.8], help="contrasts")
+    parser.add_argument("--painted", type=int, default=96, help="painted pictures, about")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
-    found = {}
-    for path in args.models:
-        detector = anodiff.load(path)
-        held = gather(args.data, detector.config).held
-        evaluation = Evaluation(pixels=PixelScores())
-        arrays = [read(picture) for picture in held]
-        for result in detector.stream([to_bgr(array) for array in arrays]):
-            evaluation.add(result, 0, np.zeros(result.shape, bool))
-        pairs = [(number, kind) for number in range(len(held)) for kind in range(len(KINDS))]
-        pairs = pairs[:: -(-len(pairs) // args.most)]
-        for number, kind in pairs:
-            array = arrays[number]
-            channels = 3 if array.ndim == 3 else 1
-            image = prepare(array, shape=array.shape[:2], channels=channels)
-            painted, mask = paint(image, KINDS[kind], seed=100 * number + kind, strength=args.strength)
-            evaluation.add(detector.predict(painted), 1, mask[0].numpy())
-        metrics = evaluation.metrics(seed=0)
-        found[path] = {key: vars(metrics[key]) for key in ("image_auroc", "pixel_auroc", "aupro_30")}
-        found[path] |= {"good": len(held), "painted": len(pairs), "model_id": detector.model_id}
-        print(path, json.dumps(found[path]))
+    found = {path: judged(args.data, path, args.painted, args.strengths) for path in args.models}
     if args.out:
-        args.out.write_text(json.dumps({"strength": args.strength, "models": found}, indent=1) + "\n")
+        args.out.write_text(json.dumps({"models": found}, indent=1) + "\n")
 
 
-def to_bgr(array: np.ndarray) -> np.ndarray:
-    """An array as OpenCV gives it: what `stream` takes."""
-    unit = to_unit(array)
-    return unit[..., ::-1] if unit.ndim == 3 else unit
+def judged(data: str, path: str, painted: int, strengths: list[float]) -> dict[str, object]:
+    """The self-test of one model, printed over all kinds."""
+    detector = anodiff.load(path)
+    asked = {"kind": "painted", "painted": painted, "strengths": tuple(strengths)}
+    section = detector.config.selftest.model_copy(update=asked)
+    config = detector.config.model_copy(update={"selftest": section})
+    gathered = gather(data, config)
+    known = label_numbers(config, gathered.held_rows)
+    report = tried(
+        detector.predictor,
+        lambda: with_labels(batches(gathered.held, detector.shape, config, detector.device), known),
+        config,
+        count=len(gathered.held),
+        shape=detector.shape,
+        say=lambda text: print(path, text),
+    )
+    if report is None:
+        return {"model_id": detector.model_id}
+    print(path, json.dumps({name: vars(value) for name, value in report.overall.items()}))
+    return {"model_id": detector.model_id, **report.to_dict()}
 
 
 if __name__ == "__main__":

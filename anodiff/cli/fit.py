@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anodiff.cli import console
+from anodiff.cli import console, selftest
 from anodiff.cli.config import configured
 from anodiff.cli.duration import seconds
 from anodiff.cli.gallery import hang
@@ -117,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     if args.drop_suspects:
         detector, good = _drop(detector, config, good, folder, args, again=not before)
     detector.save(folder.model)
+    selftest.keep(detector, folder)
     if detector.predictor.codec.paints and not args.no_samples:
         _paint(detector, folder)
     outcome = {
@@ -129,11 +130,13 @@ def run(args: argparse.Namespace) -> int:
         "least_rate": least_rate(detector.counted),
         "suspects": len(detector.suspects),
         **({"dropped": dict(good.dropped)} if good.dropped else {}),
+        **({"selftest": dict(tried)} if (tried := selftest.tested(detector)) else {}),
         **({"alarms": list(detector.alarms)} if detector.alarms else {}),
     }
     if args.json:
         console.as_json(outcome)
     else:
+        selftest.tell(detector)
         console.result(
             f"{folder.model}  (model {detector.model_id}, threshold {detector.threshold:.6g}, "
             f"trained on {len(good.train)} pictures, held out {len(good.held)}; {rests_on(detector)})"

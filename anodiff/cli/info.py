@@ -8,6 +8,7 @@ from typing import Any
 
 from anodiff.cli import console
 from anodiff.cli.cost import spoken
+from anodiff.cli.selftest import brief
 from anodiff.cli.verbs import Verbs
 
 
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
         whole["evaluations_per_image"] = spoken(whole["evaluations_per_image"], opinions)
     provenance = dict(whole.get("provenance", {}))
     alarms = [*provenance.pop("alarms", ()), *provenance.pop("suspects", {}).get("says", ())]
+    if "selftest" in provenance:
+        provenance["selftest"] = brief(provenance["selftest"])
     if "counted" in provenance:  # digests are for machines
         provenance["counted"] = f"{len(provenance['counted'])} pictures"
     console.table(("", ""), flat({**whole, "provenance": provenance}))

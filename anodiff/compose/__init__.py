@@ -2,6 +2,7 @@
 
 from anodiff.compose.codec import LEARNT, autoencoding, codec, codec_plan, criticised
 from anodiff.compose.detection import predictor, scorer, steering
+from anodiff.compose.head import head_objective, head_plan
 from anodiff.compose.levels import check_levels
 from anodiff.compose.model import classifier, denoiser, labeller, multiple
 from anodiff.compose.preparation import preparation, upright
@@ -26,6 +27,8 @@ __all__ = [
     "codec_plan",
     "criticised",
     "denoiser",
+    "head_objective",
+    "head_plan",
     "labeller",
     "multiple",
     "noise",

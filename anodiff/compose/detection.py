@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from anodiff.codec.backbone import backbone
 from anodiff.codec.feature import FeatureCodec
 from anodiff.codec.fuse import fused
 from anodiff.compose.codec import Codec, codec, source
+from anodiff.compose.head import head
 from anodiff.compose.model import classifier, critic, denoiser, labeller
 from anodiff.compose.training import noise
 from anodiff.cond import Cond
@@ -20,6 +22,7 @@ from anodiff.detect.bylabel import CalibrationByLabel, ScorerByLabel, ThresholdB
 from anodiff.detect.calibrate import Calibration, GlobalCalibration, NoCalibration, PositionCalibration
 from anodiff.detect.detail import Detail
 from anodiff.detect.flow import FlowScorer
+from anodiff.detect.headed import Headed
 from anodiff.detect.heatmap import Smooth
 from anodiff.detect.opinion import OpinionScorer
 from anodiff.detect.pool import Maximum, Pool, TopShare
@@ -66,15 +69,17 @@ def predictor(
     _check_cells(config, size)
     guide = classifier(config, z.channels, size, model.levels)
     judge = critic(config, z.channels)
+    marker = head(config, z.channels)
     return Predictor(
         z,
         model,
-        scorer(config, weights=weights, shift=_shift(config, guide), judge=judge, beside=z),
+        scorer(config, weights=weights, shift=_shift(config, guide), judge=judge, beside=z, marker=marker),
         wrap=steering(config, z, guide),
         labeller=labeller(config, weights=weights),
         tell=Teller(config).scoring(z),
         classifier=guide,
         critic=judge,
+        head=marker,
         smooth=Smooth(config.calibration.smooth),
         calibration=_calibration(config),
         pool=_pool(config),
@@ -118,6 +123,7 @@ def scorer(
     shift: MeanShift | None = None,
     judge: Critic | None = None,
     beside: Codec | None = None,
+    marker: nn.Module | None = None,
 ) -> Scorer:
     """What is looked at, for each label by itself where the labels are kinds of parts.
 
@@ -127,10 +133,11 @@ def scorer(
         shift: guidance in the form that moves a step's mean.
         judge: the discriminator, where the family has one.
         beside: makes the picture that a model reads beside the code, where `Repair` and `Detail` ask for it.
+        marker: the learnt head, where the score asks for one.
     """
     learns = isinstance(config.score, schema.OneStep)
     count = len(config.labels.classes) if learns and _apart(config) else 0
-    made = [_scorer(config, weights, shift, judge, beside) for _ in range(max(1, count))]
+    made = [_scorer(config, weights, shift, judge, beside, marker) for _ in range(max(1, count))]
     return ScorerByLabel(made) if count else made[0]
 
 
@@ -140,6 +147,7 @@ def _scorer(
     shift: MeanShift | None,
     judge: Critic | None,
     beside: Codec | None,
+    marker: nn.Module | None,
 ) -> Scorer:
     match config.score:
         case schema.OneStep() as s:
@@ -155,6 +163,8 @@ def _scorer(
                 groups=beside.groups if s.stages == "apart" and isinstance(beside, FeatureCodec) else None,
                 calibration=Surprise() if s.fuse == "fisher" else None,
             )
+            if marker is not None and isinstance(s.head, schema.LearnedHead):
+                found = Headed(found, marker, weight=s.head.weight)
             return _heard(found, judge, s.sigmas, s.draws, s.opinion)
         case schema.PartialNoise() as s:
             restorer = PartialNoise(

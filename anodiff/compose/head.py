@@ -8,7 +8,7 @@ from anodiff.compose.codec import seeded
 from anodiff.compose.training import plan
 from anodiff.config import RunConfig, schema
 from anodiff.nets.head import Head
-from anodiff.train.marking import Marked
+from anodiff.train.marked import Marked
 from anodiff.train.plan import Plan
 
 WARMUP = 20
@@ -29,10 +29,10 @@ def head_objective(config: RunConfig) -> Marked:
     return Marked()
 
 
-def head_plan(
-    config: RunConfig, section: schema.LearnedHead, *, devices: int | str = 1, accelerator: str = "auto"
-) -> Plan:
+def head_plan(config: RunConfig, *, devices: int | str = 1, accelerator: str = "auto") -> Plan:
     """The numbers of a head's training."""
+    section = getattr(config.score, "head", None)
+    assert isinstance(section, schema.LearnedHead)  # there is a head to train
     run = plan(config, devices=devices, accelerator=accelerator)
     return replace(
         run,

@@ -42,6 +42,7 @@ from anodiff.config.score import (
     Score,
 )
 from anodiff.config.section import NotNegative, Section, Share
+from anodiff.config.selftest import SelfTest
 from anodiff.config.tokens import (
     Beside,
     Layout,
@@ -182,6 +183,7 @@ class RunConfig(Section):
     calibration: Calibration = Calibration()
     pool: Pool = Pool()
     threshold: Threshold = Threshold()
+    selftest: SelfTest = SelfTest()
 
     @model_validator(mode="after")
     def _agrees(self) -> RunConfig:
@@ -360,6 +362,7 @@ __all__ = [
     "RunConfig",
     "Sampler",
     "Schedule",
+    "SelfTest",
     "Semantic",
     "Text",
     "UprightPose",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from anodiff.data.image import read
-from anodiff.data.synthetic import KINDS, paint
+from anodiff.data.synthetic import COARSE, KINDS, paint
 from anodiff.errors import ConfigError, DataError
 
 SIDE = 128
@@ -47,7 +47,7 @@ def make_demo(
     train: int = 32,
     good: int = 12,
     bad: int = 20,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] = COARSE,
 ) -> Path:
     """The folder just filled with categories in MVTec layout, 128 x 128 px PNG, masks exact.
 

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from anodiff.data.synthetic import VISIBLE, paint
 
-SMALLEST = 24
+SMALLEST = 32
 """Pixels a side of the least window a defect is painted on; the largest is the picture."""
 
 STRENGTHS = (0.1, 1.0)
 """Of the paint, log-uniform."""
 
-FADING = (0.15, 1.0)
+FADING = (0.3, 1.0)
 """What is left of the painted difference, log-uniform: paint of the least strength still shows clearly."""
 
 SEEN = 12

@@ -58,18 +58,21 @@ def polygon(outline: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return canvas.astype(np.float32) / 255
 
 
-def line(rng: np.random.Generator, shape: tuple[int, int], *, length: float, width: float) -> np.ndarray:
-    """A slightly bent line that fades at its ends, float32 [h, w] in [0, 1].
+def line(
+    rng: np.random.Generator, shape: tuple[int, int], *, length: float, width: float, bend: float = 0.6
+) -> np.ndarray:
+    """A bent line that fades at its ends, float32 [h, w] in [0, 1].
 
     Args:
         rng: where the randomness comes from.
         shape: (h, w).
         length: in pixels.
         width: in pixels; below one pixel the line gets fainter instead.
+        bend: deviation of its turns, in radians.
     """
-    turn, bend = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.6, size=3)
+    turn, bends = rng.uniform(0, 2 * np.pi), rng.normal(0, bend, size=3)
     along = np.linspace(0, 1, 64)
-    heading = turn + bend[0] * along + bend[1] * along**2 + 0.15 * bend[2] * np.sin(9 * along)
+    heading = turn + bends[0] * along + bends[1] * along**2 + 0.15 * bends[2] * np.sin(9 * along)
     steps = np.stack([np.cos(heading), np.sin(heading)], axis=1) * length / 64
     points = np.cumsum(steps, axis=0)
     points += centre(rng, shape, reach=0.3 * length) - points.mean(axis=0)

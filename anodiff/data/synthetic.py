@@ -145,6 +145,24 @@ def _perlin(good: np.ndarray, rng: np.random.Generator, strength: float, foreign
     return cover * (0.3 + 0.7 * strength), _foreign(good, rng) if foreign is None else foreign
 
 
+def _hair(good: np.ndarray, rng: np.random.Generator, strength: float, _: np.ndarray | None) -> Layer:
+    """A thin bent line, 0.5 to 2 px wide and 15 to 180 px long, on a picture of 256 px; never below half a pixel."""
+    shape, scale = good.shape[1:], min(good.shape[1:]) / 256
+    length = max(_SMALLEST + 4.0, _area(rng, 15, 180) * scale)
+    cover = line(rng, shape, length=length, width=max(0.5, rng.uniform(0.5, 2.0) * scale), bend=1.2)
+    return cover * (0.5 + 0.5 * strength), _tone(good, cover, rng, 0.15 + 0.45 * strength)
+
+
+def _pit(good: np.ndarray, rng: np.random.Generator, strength: float, _: np.ndarray | None) -> Layer:
+    """One to five small spots of one colour."""
+    shape = good.shape[1:]
+    least = (_SMALLEST + 4) / (shape[0] * shape[1])  # so many pixels, whatever the size of the picture
+    count = int(rng.integers(1, 6))
+    spots = [region(rng, shape, area=max(least, _area(rng, 1.2e-4, 2.5e-3)), rough=0.2) for _ in range(count)]
+    cover = cv2.GaussianBlur(np.max(spots, axis=0), (0, 0), 0.6)
+    return cover * (0.5 + 0.5 * strength), _tone(good, cover, rng, 0.15 + 0.45 * strength)
+
+
 def _foreign(good: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A made-up texture [C, h, w] with the picture's own mean and spread: a weave, stripes or grains."""
     channels, height, width = good.shape
@@ -191,7 +209,12 @@ _PAINTERS: dict[str, Callable[[np.ndarray, np.random.Generator, float, np.ndarra
     "brightness": _brightness,
     "cutpaste": _cutpaste,
     "perlin": _perlin,
+    "hair": _hair,
+    "pit": _pit,
 }
 
 KINDS = tuple(_PAINTERS)
-"""The kinds of defect, in the order their seeds count."""
+"""The kinds of defect, in the order their seeds count: new ones at the end."""
+
+COARSE = KINDS[: KINDS.index("hair")]
+"""Without the smallest, which a picture of few pixels hardly shows."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -87,22 +85,13 @@ class Headed(Scorer):
         return torch.cat(parts[: self.width], dim=1)
 
 
-@dataclass(frozen=True, eq=False)
 class Encoded:
     """A codec that has encoded the batch at hand already, so that nobody encodes it again."""
 
-    inner: Codec
-    z: Tensor  # [B, c, h, w]
-
-    @property
-    def paints(self) -> bool:
-        """As the inner codec."""
-        return self.inner.paints
-
-    @property
-    def bounded(self) -> bool:
-        """As the inner codec."""
-        return self.inner.bounded
+    def __init__(self, inner: Codec, z: Tensor) -> None:
+        self.inner = inner
+        self.z = z  # [B, c, h, w]
+        self.paints, self.bounded = inner.paints, inner.bounded
 
     @property
     def channels(self) -> int:

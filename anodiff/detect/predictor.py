@@ -88,6 +88,7 @@ class Predictor(nn.Module):
         tell: what a model that reads more than a label is told of a picture: words, what stands beside its code.
         classifier: of noisy pictures, where `wrap` guides by one; kept here to be moved and saved with the rest.
         critic: the discriminator of a denoiser that draws, which a scorer may ask; kept here likewise.
+        head: what has learnt to mark painted defects, which a scorer may ask; kept here likewise.
         smooth: a Gaussian over the scorer's map, before calibration.
         calibration: what is usual for the smoothed map on normals; by label where the kinds of parts are labels.
         pool: from the calibrated map to the score.
@@ -112,6 +113,7 @@ class Predictor(nn.Module):
         tell: Tell | None = None,
         classifier: nn.Module | None = None,
         critic: nn.Module | None = None,
+        head: nn.Module | None = None,
         smooth: Smooth,
         calibration: Calibration | CalibrationByLabel,
         pool: Pool,
@@ -131,6 +133,7 @@ class Predictor(nn.Module):
         self.tell = tell
         self.classifier = classifier
         self.critic = critic
+        self.head = head
         self.smooth = smooth
         self.calibration = calibration
         self.pool = pool
@@ -222,11 +225,11 @@ class Predictor(nn.Module):
             DataError: no picture, or numbers that are not finite.
             ConfigError: fewer held-out normals than the false-alarm rate needs.
         """
-        observed = self._observed(normals)
-        unknown = None if strangers is None else self._observed(strangers)
+        observed = self.observed(normals)
+        unknown = None if strangers is None else self.observed(strangers)
 
         def teach(observed: Callable[[], Iterable[Observed]]) -> None:
-            self._teach(observed, unknown)
+            self.teach(observed, unknown)
 
         crossed = crossed_scores(observed, teach, self._score)
         teach(observed)
@@ -273,12 +276,13 @@ class Predictor(nn.Module):
         known = None if labels[0] is None else torch.cat([_known(label) for label in labels])
         return Judged(torch.cat(scores), torch.cat(maxima), known)
 
-    def _teach(
+    @torch.no_grad()
+    def teach(
         self,
         observed: Callable[[], Iterable[Observed]],
-        strangers: Callable[[], Iterable[Observed]] | None,
+        strangers: Callable[[], Iterable[Observed]] | None = None,
     ) -> None:
-        """Teach scorer and calibration what is usual, from scratch."""
+        """Teach scorer and calibration what is usual, from scratch; thresholds stay as they are."""
         self.scorer.learn(lambda: (parts for parts, _ in observed()))
         if strangers is not None:
             self.scorer.temper(lambda: (parts for parts, _ in strangers()))
@@ -304,20 +308,20 @@ class Predictor(nn.Module):
         image, label = batch if isinstance(batch, tuple) else (batch, None)
         return image, self.labelled(image, None if label is None else Cond(label=label.to(image.device)))
 
-    def _observed(self, images: Images) -> Callable[[], Iterable[Observed]]:
+    def look(self, batch: Tensor | tuple[Tensor, Tensor]) -> Observed:
+        """What a batch of pictures, with their labels [B] where these are known, shows; and the label of each."""
+        image, cond = self._batch(batch)
+        return self.observe(image, cond).parts, cond.label
+
+    def observed(self, images: Images) -> Callable[[], Iterable[Observed]]:
         """Observations of the normals, kept as long as they fit into `memory` and made anew otherwise."""
-
-        def one(batch: Tensor | tuple[Tensor, Tensor]) -> Observed:
-            image, cond = self._batch(batch)
-            return self.observe(image, cond).parts, cond.label
-
         kept: list[Observed] = []
         size = 0
         for batch in images():
-            found = one(batch)
+            found = self.look(batch)
             size += sum(part.numel() * part.element_size() for part in found[0])
             if size > self.memory:
-                return lambda: (one(again) for again in images())
+                return lambda: (self.look(again) for again in images())
             kept.append(found)
         if not kept:
             raise DataError("Expected good pictures to learn what is usual from, got none: hold some out.")

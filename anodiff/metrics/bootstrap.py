@@ -120,7 +120,7 @@ def pixel_intervals(
     """
     value = pixels.curve()
     label = np.array([picture.regions > 0 for picture in pixels.pictures])
-    table = _Table.of(pixels.pictures)
+    table = PixelTable.of(pixels.pictures)
     rough = table.curve(np.ones((1, label.size)))
     drawn: dict[str, list[Floats]] = {name: [] for name in PIXEL}
     step = max(1, BATCH // table.edges.size)
@@ -138,7 +138,7 @@ def pixel_intervals(
 
 
 @dataclass(frozen=True, eq=False)
-class _Table:
+class PixelTable:
     """Every picture's counts at common thresholds, so that a resample is one matrix product."""
 
     edges: NDArray[np.float32]  # [k] descending; bin j holds the values in [edges[j], edges[j - 1])
@@ -147,7 +147,7 @@ class _Table:
     share: NDArray[np.float32]  # [n, k] their region shares
 
     @classmethod
-    def of(cls, pictures: Sequence[Picture]) -> _Table:
+    def of(cls, pictures: Sequence[Picture]) -> PixelTable:
         """The table of these pictures."""
         kinds = [
             summarise(pool(parts), GRID).value

@@ -49,13 +49,17 @@ class Head(nn.Module):
         width: of the maps inside.
         depth: blocks.
         limit: of the standardised evidence, in deviations.
+        dropout: share of the channels of evidence that are hidden while training, whole, so that no few of them decide.
     """
 
-    def __init__(self, channels: int, *, width: int = 48, depth: int = 2, limit: float = 6.0) -> None:
+    def __init__(
+        self, channels: int, *, width: int = 48, depth: int = 2, limit: float = 6.0, dropout: float = 0.5
+    ) -> None:
         super().__init__()
         self.limit = limit
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("deviation", torch.ones(channels))
+        self.dropout = nn.Dropout2d(dropout)
         self.enter = nn.Conv2d(channels, width, 1)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
         self.leave = nn.Conv2d(width, 1, 1)
@@ -79,8 +83,8 @@ class Head(nn.Module):
             )
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-        # A channel that never moves on normals is measured by the others' size, not by nothing.
-        least = 1e-3 * float(deviation.mean()) + 1e-12
+        # A channel that never moves on normals is measured by the others' usual size, not by nothing.
+        least = 1e-3 * float(deviation.median()) + 1e-12
         self.get_buffer("mean").copy_(mean)
         self.get_buffer("deviation").copy_(deviation.clamp_min(least))
 
@@ -88,7 +92,7 @@ class Head(nn.Module):
         """The logits [B, 1, h, w] of evidence [B, channels, h, w]; above 0: more likely a defect than not."""
         mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
         x = (evidence - mean[:, None, None]) / deviation[:, None, None]
-        h = self.enter(x.clamp(-self.limit, self.limit))
+        h = self.enter(self.dropout(x.clamp(-self.limit, self.limit)))
         for block in self.blocks:
             h = block(h)
         return self.leave(h)

@@ -26,7 +26,8 @@ from anodiff.train.descent import Descent
 from anodiff.train.duel import Duel
 from anodiff.train.importance import adapts
 from anodiff.train.interrupt import deferred, event, quiet
-from anodiff.train.marking import Marked, Marking
+from anodiff.train.marked import Marked
+from anodiff.train.marking import Marking
 from anodiff.train.objective import Minimised
 from anodiff.train.plan import Plan
 from anodiff.train.progress import Progress, Silent
@@ -35,7 +36,12 @@ from anodiff.train.source import AUGMENT, Items, key
 from anodiff.train.told import Told, check_told
 from anodiff.train.training import Encodes, Training
 
-COURSES: dict[str, type[Training]] = {"descent": Descent, "duel": Duel, "rebuild": Rebuild, "marking": Marking}
+COURSES: dict[str, type[Training]] = {
+    "descent": Descent,
+    "duel": Duel,
+    "rebuild": Rebuild,
+    "marking": Marking,
+}
 """How an objective is reached, by the name in its `course`; one that names none is descended."""
 
 

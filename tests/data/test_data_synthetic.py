@@ -12,7 +12,7 @@ from anodiff.data.check import check
 from anodiff.data.demo import PHOTOGRAPHS, make_demo
 from anodiff.data.image import read, read_mask
 from anodiff.data.index import index
-from anodiff.data.synthetic import KINDS, VISIBLE, paint
+from anodiff.data.synthetic import COARSE, KINDS, VISIBLE, paint
 from anodiff.errors import ConfigError, DataError
 
 
@@ -71,6 +71,14 @@ def test_strength_is_contrast(kind):
     assert strong > 1.4 * weak
 
 
+@pytest.mark.parametrize(("kind", "most"), [("hair", 0.02), ("pit", 0.0175)])
+def test_the_smallest_kinds_are_small(kind, most):
+    image = surface(1, 256, 256)
+    shares = [float(paint(image, kind, seed=seed)[1].float().mean()) for seed in range(16)]
+    assert max(shares) < most
+    assert min(shares) < 0.002
+
+
 def test_a_foreign_picture_is_what_shows():
     image, foreign = surface(3), torch.tensor([0.9, 0.1, 0.1]).view(3, 1, 1).expand(3, 96, 128)
     out, mask = paint(image, "texture", seed=1, foreign=foreign)
@@ -93,7 +101,7 @@ def test_wrong_calls_are_refused():
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Path:
-    return make_demo(tmp_path_factory.mktemp("demo") / "set", train=6, good=3, bad=len(KINDS))
+    return make_demo(tmp_path_factory.mktemp("demo") / "set", train=6, good=3, bad=len(COARSE))
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -103,8 +111,8 @@ def digests(root: Path) -> dict[str, str]:
 
 def test_the_demo_is_a_set_without_errors(demo):
     table = index(demo)
-    assert table.groupby("category").size().to_dict() == dict.fromkeys(PHOTOGRAPHS, 6 + 3 + len(KINDS))
-    assert set(table["defect"]) == {"good", *KINDS}
+    assert table.groupby("category").size().to_dict() == dict.fromkeys(PHOTOGRAPHS, 6 + 3 + len(COARSE))
+    assert set(table["defect"]) == {"good", *COARSE}
     assert all(read(path).shape == (128, 128) for path in table["image"])
     kinds = {problem.kind for problem in check(table)}
     assert not kinds & {"unreadable", "mask-size", "mask-empty", "mask-missing", "leak-exact", "leak-near"}
@@ -114,11 +122,11 @@ def test_the_demo_is_a_set_without_errors(demo):
 
 
 def test_the_demo_is_the_same_to_the_byte(demo, tmp_path):
-    again = make_demo(tmp_path / "again", train=6, good=3, bad=len(KINDS), categories=["brick"])
+    again = make_demo(tmp_path / "again", train=6, good=3, bad=len(COARSE), categories=["brick"])
     first = {name: digest for name, digest in digests(demo).items() if name.startswith("brick")}
-    assert len(first) == 6 + 3 + 2 * len(KINDS)
+    assert len(first) == 6 + 3 + 2 * len(COARSE)
     assert {name: digest for name, digest in digests(again).items() if name.startswith("brick")} == first
-    other = make_demo(tmp_path / "other", train=6, good=3, bad=len(KINDS), seed=1, categories=["brick"])
+    other = make_demo(tmp_path / "other", train=6, good=3, bad=len(COARSE), seed=1, categories=["brick"])
     same = digests(other)
     assert all(same[name] != digest for name, digest in first.items())
 

@@ -7,7 +7,7 @@ from anodiff.errors import ConfigError, DataError
 from anodiff.metrics import image
 from anodiff.metrics.bootstrap import (
     Interval,
-    _Table,
+    PixelTable,
     image_intervals,
     interval,
     multiplicities,
@@ -123,7 +123,7 @@ def test_resampled_pictures_move_pixel_metrics_as_if_their_pixels_were_sorted_ag
     data, scores = some_pixels()
     label = np.array([m.any() for _, m in data])
     drawn = next(multiplicities(label, draws=15, seed=14))
-    table = _Table.of(scores.pictures)
+    table = PixelTable.of(scores.pictures)
     rough, every = table.curve(drawn), table.curve(np.ones((1, label.size)))
     whole = scores.curve()
     for k, times in enumerate(drawn.astype(int)):

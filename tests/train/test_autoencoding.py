@@ -17,6 +17,7 @@ from anodiff.train.autoencoding import LARGEST, places
 from anodiff.train.checkpoint import describe
 from anodiff.train.collapse import WINDOW, rebuilt_alarms
 from anodiff.train.fit import COURSES, fit
+from anodiff.train.marked import Marked
 from anodiff.train.record import Row
 
 NAN = math.nan
@@ -148,7 +149,7 @@ def test_what_an_autoencoder_is_not_shown_is_refused(given):
 
 
 def test_every_objective_names_a_course_there_is():
-    assert {KL.course, Adversarial.course} | {"descent"} == set(COURSES)
+    assert {KL.course, Adversarial.course, Marked.course} | {"descent"} == set(COURSES)
 
 
 def test_modules_are_told_by_their_weights():

@@ -330,7 +330,7 @@ def test_two_devices_equal_one(tmp_path):
             lambda model: model.denoiser(y, TABLE, Cond(noise=PerImageNoise([1, 2, 3, 4]))),
             lambda model: model.critic(y, 2 * y, TABLE),
         ):
-            torch.testing.assert_close(*map(what, models.values()), rtol=0, atol=1e-5)
+            torch.testing.assert_close(*map(what, models.values()), rtol=0, atol=1e-4)
     assert not models["two"].training
 
 

@@ -1,0 +1,265 @@
+"""Values of a configuration compared by painted defects on good pictures that taught nothing, before any threshold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anodiff import compose
+from anodiff.config import RunConfig
+from anodiff.config.candidates import Candidate, candidates
+from anodiff.detect.crossed import Observed
+from anodiff.detect.predictor import Images, Predictor
+from anodiff.errors import ConfigError
+from anodiff.metrics.bootstrap import Interval
+from anodiff.selftest.painting import Painting, planned
+from anodiff.selftest.trial import Shown, Trial, observed, trial
+
+FEWEST = 8
+"""Good pictures that a comparison needs: fewer say nothing of what others would change."""
+
+SHARE, MOST_SHARE = 1 / 8, 1 / 4
+"""Of the pictures to train on, kept from training for a comparison: so many, more where that is fewer than `WANTED`."""
+
+WANTED = 12
+
+DRAWS = 500
+"""Resamples of the good pictures behind the noise of a gain."""
+
+LEVEL = 0.95
+"""Probability that no candidate replaces the configuration where none is better."""
+
+TINY = 1e-9
+"""Differences as small come from sums in another order."""
+
+LATER = ("residual", "floor", "stages", "fuse")
+"""Keys of a one-step score that change nothing of what is observed, only how it is weighed."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A candidate and what it found."""
+
+    name: str
+    changes: Mapping[str, Any]
+    image_auroc: float
+    pixel_auroc: float
+    gain: Interval  # of the mean of the two over that of the configuration as it was; bounds for all candidates at once
+
+    @property
+    def mean(self) -> float:
+        """What candidates are compared by: the plain mean of the two."""
+        return (self.image_auroc + self.pixel_auroc) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The configuration that was chosen, and its predictor: networks trained, nothing else learnt."""
+
+    config: RunConfig
+    predictor: Predictor
+    compared: Sequence[
+        Compared
+    ] = ()  # none where there was nothing to choose from; the first is the one asked for
+    chosen: int = 0
+    painted: int = 0
+    clean: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as a model file keeps them."""
+        if not self.compared:
+            return {}
+        return {
+            "clean": self.clean,
+            "painted": self.painted,
+            "chosen": dict(self.compared[self.chosen].changes),
+            "candidates": [
+                {
+                    "name": entry.name,
+                    "image_auroc": entry.image_auroc,
+                    "pixel_auroc": entry.pixel_auroc,
+                    "mean": entry.mean,
+                    "gain": {"value": entry.gain.value, "low": entry.gain.low, "high": entry.gain.high},
+                }
+                for entry in self.compared
+            ],
+        }
+
+
+def options(config: RunConfig) -> tuple[Candidate, ...]:
+    """The candidates of a configuration, itself first, each with noise levels that the model will have.
+
+    Raises:
+        ConfigError: a candidate that cannot be; told before anything is trained.
+    """
+    found = candidates(config)
+    for candidate in found:
+        compose.check_levels(candidate.config)
+    return found
+
+
+def share_apart(config: RunConfig, count: int) -> float:
+    """Which share of `count` pictures to train on is kept for the comparison; 0 where nothing is to be chosen."""
+    return min(MOST_SHARE, max(SHARE, WANTED / count)) if config.selftest.choose else 0.0
+
+
+def check_count(count: int, *, of: int) -> None:
+    """Nothing, where `count` pictures kept apart suffice; ConfigError otherwise."""
+    if count < FEWEST:
+        raise ConfigError(
+            f"selftest.choose compares candidates on good pictures that trained nothing: {FEWEST} are needed, and of "
+            f"{of} to train on {count} would be kept for it. Add good pictures, or leave selftest.choose out."
+        )
+
+
+def choose(
+    asked: Sequence[Candidate],
+    predictor: Predictor,
+    normals: Images,
+    strangers: Images | None,
+    *,
+    count: int,
+    shape: tuple[int, int],
+    rate: float,
+    say: Callable[[str], None] = lambda text: None,
+) -> Choice:
+    """The candidate that finds painted defects best, or the first where none is better by more than chance.
+
+    Each is taught what is usual from `normals` and judged on `strangers`, as they are and painted. For candidate j with
+    gain D_j over the first, and D*_j, s_j its draws over resampled good pictures and their deviation, it replaces the
+    first where
+
+        D_j > c s_j,    c = the 95 % quantile of max_j (D*_j - D_j) / s_j
+
+    so that among many candidates without a gain one is taken in 5 % of cases at most (White 2000,
+    doi:10.1111/1468-0262.00152, studentised as in Romano & Wolf 2005, doi:10.1111/j.1468-0262.2005.00615.x). Of several
+    the largest gain is taken.
+
+    Args:
+        asked: as `options` gives them.
+        predictor: of the first, its networks trained.
+        normals: what teaches scorer and calibration.
+        strangers: good pictures that no network has seen and that teach no threshold. The p-values of `fuse: fisher`
+            alone learn their law from them too, the same for pictures clean and painted.
+        count: of the strangers.
+        shape: height and width.
+        rate: of false alarms, of the thresholds to come.
+        say: is told what is being done.
+    """
+    first = asked[0].config
+    if len(asked) == 1 or strangers is None:
+        return Choice(first, predictor)
+    evaluations = predictor.evaluations
+    defects = planned(count, first.selftest, shape=shape, evaluations=evaluations, seed=first.seed + 1)
+    say(f"comparing {len(asked)} candidates by {len(defects)} defects painted on {count} pictures kept apart")
+    painting = Painting(strangers, defects)
+    made: dict[int, Predictor] = {}
+    trials: dict[int, Trial] = {}
+    for group in _groups(asked):
+        seen: _Seen | None = None  # of one way to observe at a time
+        for number in group:
+            found = predictor if number == 0 else _alike(asked[number].config, predictor, shape, rate)
+            seen = seen or _Seen.of(found, painting, normals, strangers)
+            tempering = seen.strangers if weighs_strangers(asked[number].config) else None
+            found.teach(seen.normals, tempering)
+            trials[number] = trial(found, painting, seen.clean, seen.painted)
+            made[number] = found
+    compared, best = _judged(asked, [trials[number] for number in range(len(asked))], seed=first.seed)
+    if best:
+        gain = compared[best].gain
+        say(f"chosen: {asked[best].name} (mean AUROC {compared[best].mean:.3f}, {gain.value:+.3f})")
+    else:
+        say("no candidate is better than the configuration by more than chance: it stays")
+    clean = len(painting.bases)
+    return Choice(asked[best].config, made[best], compared, best, painted=len(defects), clean=clean)
+
+
+def weighs_strangers(config: RunConfig) -> bool:
+    """Whether the score believes its kinds of evidence by p-values, which normals unknown to the networks teach."""
+    return getattr(config.score, "fuse", "mean") == "fisher"
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Observations that several candidates share."""
+
+    normals: Callable[[], Iterable[Observed]]
+    strangers: Callable[[], Iterable[Observed]]
+    clean: Sequence[Shown]
+    painted: Sequence[Shown]
+
+    @classmethod
+    def of(cls, predictor: Predictor, painting: Painting, normals: Images, strangers: Images) -> _Seen:
+        return cls(
+            predictor.observed(normals),
+            predictor.observed(strangers),
+            list(observed(predictor, painting.clean())),
+            list(observed(predictor, painting.painted())),
+        )
+
+
+def _groups(asked: Sequence[Candidate]) -> list[list[int]]:
+    """The candidates by what they observe, those together that observe the same."""
+    groups: dict[str, list[int]] = {}
+    for number, candidate in enumerate(asked):
+        score = candidate.config.score.model_dump(mode="json")
+        if score["kind"] == "one_step":
+            score = {key: value for key, value in score.items() if key not in LATER}
+        groups.setdefault(json.dumps(score, sort_keys=True), []).append(number)
+    return list(groups.values())
+
+
+def _alike(config: RunConfig, base: Predictor, shape: tuple[int, int], rate: float) -> Predictor:
+    """A predictor of `config` with the networks of `base`."""
+    codec: Any = base.codec
+    fresh = compose.predictor(config, target_fpr=rate, shape=shape, ready=codec)
+    for name in ("denoiser", "classifier", "critic", "head", "labeller"):
+        known = getattr(base, name)
+        if known is not None:
+            getattr(fresh, name).load_state_dict(known.state_dict())
+    return fresh.to(next(base.parameters()).device).eval()
+
+
+def _judged(asked: Sequence[Candidate], trials: Sequence[Trial], *, seed: int) -> tuple[list[Compared], int]:
+    """What each candidate found, and which one is taken."""
+    every = np.ones((1, trials[0].score.size))
+    drawn = trials[0].draws(draws=DRAWS, seed=seed)  # of the same good pictures for all
+    figures = [found.figures(every) for found in trials]
+    mean = np.array([_mean(found)[0] for found in figures])
+    draws = np.stack([_mean(found.figures(drawn)) for found in trials])  # [m, draws]
+    gain, gains = mean - mean[0], draws - draws[0]
+    bound = _bounds(gain, gains)
+    better = np.flatnonzero(gain > bound + TINY)
+    best = int(better[np.argmax(gain[better])]) if better.size else 0
+    compared = [
+        Compared(
+            name=candidate.name,
+            changes=candidate.changes,
+            image_auroc=float(found["image_auroc"][0]),
+            pixel_auroc=float(found["pixel_auroc"][0]),
+            gain=Interval(float(g), float(g - b), float(g + b), trials[0].score.size),
+        )
+        for candidate, found, g, b in zip(asked, figures, gain, bound, strict=True)
+    ]
+    return compared, best
+
+
+def _bounds(gain: NDArray[np.float64], gains: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How large each gain [m] may be by chance, from its draws [m, draws]: `c s_j`, see `choose`."""
+    off = gains - gain[:, None]
+    off = np.where(np.abs(off) < TINY, 0.0, off)
+    deviation = off.std(axis=1)
+    moved = deviation > 0
+    if not moved.any():
+        return np.zeros(gain.shape)
+    highest = (off[moved] / deviation[moved, None]).max(axis=0)  # [draws]
+    return max(0.0, float(np.quantile(highest, LEVEL))) * deviation
+
+
+def _mean(figures: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    return (figures["image_auroc"] + figures["pixel_auroc"]) / 2

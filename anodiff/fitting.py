@@ -64,6 +64,7 @@ class Fitted:
     practised: Practised | None  # how the head learnt, where there is one
     choice: Choice  # of knobs that need no training
     report: Report | None  # what is found of painted defects
+    apart: int = 0  # pictures to train on that no network saw, and that weighed evidence or candidates
 
     @property
     def config(self) -> RunConfig:
@@ -96,8 +97,8 @@ def fit(
         TrainingError, ConfigError, DataError: as `train.fit.fit` and `Predictor.learn`.
         ModelFileError: `start` belongs to another network.
     """
-    shapes, asked = gathered, options(config)
-    gathered, strangers = _divided(config, gathered)
+    whole, asked = gathered, options(config)
+    gathered, strangers = _divided(config, whole)
     held_labels = label_numbers(config, gathered.held_rows)
     fewest = _fewest(gathered, held_labels)
     target_fpr = config.threshold.target_fpr or max(DEFAULT_RATE, least_rate(fewest))
@@ -105,7 +106,7 @@ def fit(
         check_rate(target_fpr, fewest)  # told before anything is trained
     codec = compose.codec(config)
     teller = Teller(config)
-    shape = shapes.shape(config, compose.multiple(config, codec.stride))
+    shape = whole.shape(config, compose.multiple(config, codec.stride))
     if isinstance(config.codec, LatentSection):
         check_size(shape, defect=config.codec.defect)
     predictor = compose.predictor(config, target_fpr=target_fpr, shape=shape, ready=codec).to(device)
@@ -219,7 +220,7 @@ def fit(
     counted = digests(gathered.held, shape, config)
     suspicion = _suspicion(predictor, names, lesson)
     return Fitted(
-        predictor, shape, target_fpr, outcome, taught, suspicion, counted, practised, choice, report
+        predictor, shape, target_fpr, outcome, taught, suspicion, counted, practised, choice, report, apart
     )
 
 
@@ -228,6 +229,7 @@ def about(config: RunConfig, gathered: Gathered, fitted: Fitted) -> dict[str, An
     return {
         "seed": config.seed,
         "trained_on": len(gathered.train),
+        **({"kept_from_networks": fitted.apart} if fitted.apart else {}),
         "held_out": len(gathered.held),
         "unreadable": len(gathered.unreadable),
         "steps": fitted.outcome.steps,

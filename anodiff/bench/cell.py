@@ -29,7 +29,7 @@ from anodiff.bench.plain import Plain
 from anodiff.bench.sets import Divided, Place, divided
 from anodiff.bench.subject import Subject, at_most
 from anodiff.config.bench import Generation
-from anodiff.data.image import read_mask
+from anodiff.data.image import known_mask
 from anodiff.detect.evaluate import Evaluation
 from anodiff.detect.result import Result
 from anodiff.device import device_of
@@ -175,7 +175,7 @@ def evaluated(one: Subject, split: Divided, spec: Spec) -> tuple[dict[str, Any],
         rows.writerow(("path", "label", "defect", "score"))
         results = one.stream(list(test["image"]))
         for result, image, mask, label, defect in zip(results, *columns, strict=True):
-            evaluation.add(result, label, _mask(mask))
+            evaluation.add(result, label, known_mask(mask, _say))
             score = "" if result.error is not None else repr(float(result.score))
             rows.writerow((spec.place.relative(image), label, defect, score))
             error = result.error or error
@@ -246,16 +246,6 @@ def _scores(results: Iterable[Result], labels: Iterable[int]) -> Iterable[tuple[
     for result, label in zip(results, labels, strict=True):
         if result.error is None:
             yield result.score, label
-
-
-def _mask(path: str | None) -> np.ndarray | None:
-    if path is None:
-        return None
-    try:
-        return read_mask(path)
-    except DataError as error:
-        _say(f"a mask is left out: {error}")
-        return None
 
 
 def _say(text: str) -> None:

@@ -20,7 +20,6 @@ from anodiff.errors import DataError, GateError
 from anodiff.run import Run, environment, writable, write_text, written
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from anodiff.detect.evaluate import Evaluation
@@ -140,6 +139,7 @@ def _root(data: str) -> Path:
 
 def _scored(detector: Detector, tested: Tested, root: Path, out: Path, *, batch: int) -> Found:
     """Score picture after picture; predictions.csv grows along, in the order of the table."""
+    from anodiff.data.image import known_mask
     from anodiff.detect.evaluate import Evaluation
     from anodiff.detect.result import Result
     from anodiff.metrics.pixel import PixelScores
@@ -167,7 +167,7 @@ def _scored(detector: Detector, tested: Tested, root: Path, out: Path, *, batch:
             })  # fmt: skip
             found.files[name] = (image, mask)
             if not held:
-                found.evaluation.add(result, label, _mask(mask))
+                found.evaluation.add(result, label, known_mask(mask, console.warning))
                 if not label and result.is_anomalous is not None:
                     found.good.append((result.category or "", result.is_anomalous))
                 if result.error is None and result.timings_ms:
@@ -200,18 +200,6 @@ def _labels(detector: Detector, tested: Tested) -> list[str | None] | None:
         return None
     left = (value for value, held in zip(tested.table[column], tested.held, strict=True) if not held)
     return [str(value) if str(value) in labels.classes else None for value in left]
-
-
-def _mask(path: str | None) -> np.ndarray | None:
-    from anodiff.data.image import read_mask
-
-    if path is None:
-        return None
-    try:
-        return read_mask(path)
-    except DataError as error:
-        console.warning(f"a mask is left out: {error}")
-        return None
 
 
 def _times(ms: list[float]) -> dict[str, float | None]:
@@ -289,6 +277,7 @@ def _cases(detector: Detector, chosen: pd.DataFrame, files: dict[str, tuple[str,
     """The chosen pictures with their maps; they are scored again, which gives the same, instead of keeping all maps."""
     import numpy as np
 
+    from anodiff.data.image import known_mask
     from anodiff.report.case import Case
 
     records = chosen.to_dict("records")
@@ -300,7 +289,7 @@ def _cases(detector: Detector, chosen: pd.DataFrame, files: dict[str, tuple[str,
     cases = []
     for record, result in zip(records, results, strict=True):
         path, mask_path = files[record["path"]]
-        image, mask = shown(path), _mask(mask_path)
+        image, mask = shown(path), known_mask(mask_path, console.warning)
         restored = result.restored
         if restored is not None and restored.ndim == 2:
             restored = np.repeat(restored[..., None], 3, axis=2)

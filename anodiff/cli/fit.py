@@ -139,12 +139,18 @@ def run(args: argparse.Namespace) -> int:
         selftest.tell(detector)
         console.result(
             f"{folder.model}  (model {detector.model_id}, threshold {detector.threshold:.6g}, "
-            f"trained on {len(good.train)} pictures, held out {len(good.held)}; {rests_on(detector)})"
+            f"trained on {len(good.train)} pictures{_apart(detector)}, held out {len(good.held)}; {rests_on(detector)})"
         )
     tell_suspects(detector, folder)
     for alarm in detector.alarms:
         console.warning(alarm)
     return 0
+
+
+def _apart(detector: Detector) -> str:
+    """How many of the pictures to train on no network saw, in words; nothing where all were seen."""
+    apart = detector.info["provenance"].get("kept_from_networks")
+    return f" ({apart} of them weigh the evidence and train no network)" if apart else ""
 
 
 def _fit(

@@ -164,7 +164,7 @@ def load(path: str | Path) -> Bench:
         raise ConfigError(f"The benchmark {path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"The benchmark {path} should hold keys and values, not {type(values).__name__}.")
-    return parse(values)
+    return parse({"name": path.stem, **values})
 
 
 def parse(values: dict[str, Any]) -> Bench:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -40,6 +40,17 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
         return _union(Path(path))
     array = decode(path)
     return np.asarray((array > 0).any(axis=2) if array.ndim == 3 else array > 0)
+
+
+def known_mask(path: str | None, warn: Callable[[str], None]) -> np.ndarray | None:
+    """The ground truth of a file as `read_mask`; None where there is none, or none can be read, as `warn` is told."""
+    if path is None:
+        return None
+    try:
+        return read_mask(path)
+    except DataError as error:
+        warn(f"a mask is left out: {error}")
+        return None
 
 
 def to_unit(array: np.ndarray) -> np.ndarray:

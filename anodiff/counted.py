@@ -11,16 +11,20 @@ from typing import Any
 import pandas as pd
 import torch
 
+from anodiff.batches import batches, digests, with_labels
 from anodiff.config import RunConfig
 from anodiff.data.dataset import Picture
 from anodiff.data.index import index, normals
 from anodiff.detect.suspects import Suspicion
 from anodiff.detect.threshold import least_rate
-from anodiff.fitting import DEFAULT_RATE, batches, digests, with_labels
+from anodiff.fitting import DEFAULT_RATE
 from anodiff.frame import frame
-from anodiff.gather import Gathered, label_numbers
+from anodiff.gather import Gathered, Readable, label_numbers, readable
 from anodiff.scoring import Scoring
 from anodiff.selftest.report import tried, unjudged
+
+THRESHOLD = "what the threshold rests on"
+"""In warnings, that of which a picture that cannot be read is left out."""
 
 
 def counted_anew(
@@ -30,12 +34,14 @@ def counted_anew(
 
     Args:
         learnt: the model.
-        good: folder, part in MVTec layout (its train/good), manifest CSV, table of `data.index`, or a list of pictures.
+        good: folder, part in MVTec layout (its train/good), manifest CSV, table of `data.index` (a picture of these
+            that cannot be read is left out with a warning), what `gather.readable` kept of a table, or a list of
+            pictures.
         target_fpr: the false-alarm rate; None: the usual one, or the least that the pictures support.
         device: where to.
 
     Raises:
-        DataError: no good picture.
+        DataError: no good picture, none that can be read, or one of a list that cannot.
         ConfigError: a rate below 1 / (n + 1).
     """
     pictures, known = _pictures(good, learnt.config)
@@ -68,7 +74,7 @@ def counted_too(
         device: where to.
 
     Raises:
-        DataError: no good picture.
+        DataError: as `counted_anew`.
         ConfigError: a rate below 1 / (n + m + 1).
     """
     pictures, known = _pictures(good, learnt.config)
@@ -103,7 +109,7 @@ def counted_without(learnt: Scoring, left: Gathered, *, device: torch.device) ->
         device: where to.
     """
     asked = learnt.config.threshold.target_fpr
-    found = counted_anew(learnt, left.held_rows, target_fpr=asked, device=device)
+    found = counted_anew(learnt, Readable(left.held_rows), target_fpr=asked, device=device)
     about = {name: value for name, value in found.about.items() if name != "calibrated_on"}
     about |= {"held_out": len(left.held), "dropped": dict(left.dropped)}
     config, shape = learnt.config, learnt.shape
@@ -127,8 +133,9 @@ def _tested(about: Mapping[str, Any]) -> dict[str, Any]:
 def _pictures(good: Any, config: RunConfig) -> tuple[Sequence[Picture], list[int] | None]:
     """Good pictures as a caller hands them in, and their labels where a table knows them."""
     if isinstance(good, str | Path | pd.DataFrame):
-        table = normals(index(good))
-        return list(table["image"]), label_numbers(config, table)
+        good = readable(normals(index(good)), use=THRESHOLD)
+    if isinstance(good, Readable):
+        return list(good.rows["image"]), label_numbers(config, good.rows)
     return [item if isinstance(item, str) else frame(item) for item in good], None
 
 

@@ -121,7 +121,7 @@ class Detector:
             progress=progress,
             say=say,
         )
-        self.config, self.suspicion = fitted.config, fitted.suspicion
+        self.config, self.suspicion = fitted.config, fitted.usual.suspicion
         told = about(self.config, gathered, fitted)
         return self.adopt(fitted.predictor, shape=fitted.shape, target_fpr=fitted.target_fpr, about=told)
 
@@ -194,8 +194,8 @@ class Detector:
         Raises:
             DataError: no good picture.
         """
+        from anodiff.batches import batches, with_labels
         from anodiff.detect.bits import bits
-        from anodiff.fitting import batches, with_labels
         from anodiff.gather import good_rows, label_numbers
 
         learnt = self._fitted()

@@ -23,6 +23,14 @@ from anodiff.frame import frame
 
 
 @dataclass(frozen=True, eq=False)
+class Readable:
+    """Rows whose pictures were read once, and why others were not."""
+
+    rows: pd.DataFrame
+    unreadable: Sequence[str] = ()  # sentences, one a picture left out
+
+
+@dataclass(frozen=True, eq=False)
 class Gathered:
     """Good pictures, divided into those to train on and those held out for calibration."""
 
@@ -123,24 +131,37 @@ def gather(
         source = list(source)
         if source and not isinstance(source[0], str | Path):
             return _in_memory(source, config)
-    table = normals(index(source, split_column=split_column, category=category))
-    problems = {path: problem for path in table["image"] if (problem := _problem(path))}
-    for problem in problems.values():
-        warnings.warn(f"left out of training: {problem}", stacklevel=2)
-    table = rows_where(table, ~table["image"].isin(list(problems)))
-    if table.empty:
-        raise DataError(
-            f"None of the {len(problems)} pictures can be read; the first: {next(iter(problems.values()))}"
-        )
-    train, held = holdout(table, share=config.data.holdout, seed=config.seed)
+    good = readable(normals(index(source, split_column=split_column, category=category)), use="training")
+    train, held = holdout(good.rows, share=config.data.holdout, seed=config.seed)
     return Gathered(
         train=list(train["image"]),
         held=list(held["image"]),
         sizes=[_size(path) for path in train["image"]],
         train_rows=train,
         held_rows=held,
-        unreadable=list(problems.values()),
+        unreadable=good.unreadable,
     )
+
+
+def readable(table: pd.DataFrame, *, use: str) -> Readable:
+    """The rows whose pictures can be read; each that cannot is left out with a warning.
+
+    Args:
+        table: as `data.index` gives it.
+        use: what they are left out of, for the warning.
+
+    Raises:
+        DataError: none can be read.
+    """
+    problems = {path: problem for path in table["image"] if (problem := _problem(path))}
+    for problem in problems.values():
+        warnings.warn(f"left out of {use}: {problem}", stacklevel=3)
+    kept = rows_where(table, ~table["image"].isin(list(problems)))
+    if kept.empty:
+        raise DataError(
+            f"None of the {len(problems)} pictures can be read; the first: {next(iter(problems.values()))}"
+        )
+    return Readable(kept, list(problems.values()))
 
 
 def good_rows(source: str | Path, *, split_column: str = "split") -> pd.DataFrame:

@@ -42,11 +42,13 @@ def run(args: argparse.Namespace) -> int:
     import anodiff
     from anodiff.cli.tested import strangers
     from anodiff.cli.trust import rests_on
+    from anodiff.counted import THRESHOLD
     from anodiff.detect.threshold import least_rate
+    from anodiff.gather import readable
 
     detector = anodiff.load(args.model, device=args.device)
     before, added = detector.threshold, detector.info["provenance"].get("added", 0)
-    good = strangers(args.good, Run(Path(args.model).parent))
+    good = readable(strangers(args.good, Run(Path(args.model).parent)), use=THRESHOLD)
     if args.add_normal:
         detector.add_normal(good, target_fpr=args.target_fpr)
     else:
@@ -60,14 +62,20 @@ def run(args: argparse.Namespace) -> int:
         "target_fpr": detector.info["target_fpr"],
         "counted": detector.counted,
         "least_rate": least_rate(detector.counted),
+        "unreadable": len(good.unreadable),
         **({"added": detector.info["provenance"]["added"] - added} if args.add_normal else {}),
     }
     if args.json:
         console.as_json(outcome)
         return 0
-    more = f"{outcome['added']} pictures added, " if args.add_normal else ""
+    more = f"{_pictures(outcome['added'])} added, " if args.add_normal else ""
+    more += f"{_pictures(len(good.unreadable))} left out as unreadable, " if good.unreadable else ""
     console.result(
         f"{out}  (model {detector.model_id}, threshold {before:.6g} -> {detector.threshold:.6g}, {more}"
         f"{rests_on(detector)})"
     )
     return 0
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"

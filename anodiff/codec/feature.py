@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import torch
@@ -76,7 +76,7 @@ class FeatureCodec(nn.Module):
             ConfigError: the whitening is not learnt yet.
             DataError: other than 1 or 3 channels.
         """
-        return by_row(image, lambda row: self.whiten(self._features(row)))
+        return by_row(image, self._code)
 
     def features(self, image: Tensor) -> Tensor:
         """The features before whitening, `[B, channels, ceil(H / stride), ceil(W / stride)]`."""
@@ -100,11 +100,22 @@ class FeatureCodec(nn.Module):
         """
         return whole_cells(mask, self.stride, reach=self.local // 2)
 
+    def _code(self, image: Tensor) -> Tensor:
+        if self.whiten.mode == "full":
+            return self.whiten(self._features(image))
+        return self._joined(self.whiten.each(self._maps(image)), image)
+
     def _features(self, image: Tensor) -> Tensor:
+        return self._joined(self._maps(image), image)
+
+    def _maps(self, image: Tensor) -> list[Tensor]:
         maps = self.backbone(image)
-        if self.local > 1:
-            # Positions beyond the border are left out of the mean; counting them as zeros would darken every edge.
-            maps = [F.avg_pool2d(m, self.local, 1, self.local // 2, count_include_pad=False) for m in maps]
+        if self.local == 1:
+            return maps
+        # Positions beyond the border are left out of the mean; counting them as zeros would darken every edge.
+        return [F.avg_pool2d(m, self.local, 1, self.local // 2, count_include_pad=False) for m in maps]
+
+    def _joined(self, maps: Sequence[Tensor], image: Tensor) -> Tensor:
         size = (-(-image.shape[-2] // self.stride), -(-image.shape[-1] // self.stride))
         return torch.cat([at_size(m, size) for m in maps], dim=1)  # [B, channels, *size]
 

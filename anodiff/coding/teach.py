@@ -32,6 +32,7 @@ class Taught:
 
     floor: Floor | None = None  # what an autoencoder loses
     alarms: tuple[str, ...] = ()  # what looked wrong at the end of its training
+    seconds: float = 0.0  # of its training
 
     @property
     def about(self) -> dict[str, float]:
@@ -69,7 +70,7 @@ def teach(
         pictures: to train on, with their augmentation.
         held: batches [B, C, H, W] of pictures that train nothing, on which is measured what an autoencoder loses.
         plain: the pictures to train on in batches, without augmentation.
-        plan: of the denoiser's training, for its machine.
+        plan: tells the machine, and how long an autoencoder may train.
         folder: of the run; an autoencoder keeps its checkpoints below it.
         resume: as of the run.
         identity: what a resumed run must share.
@@ -86,6 +87,7 @@ def teach(
     section = config.codec
     assert isinstance(section, Section)
     alarms: tuple[str, ...] = ()
+    seconds = 0.0
     if section.weights is None:
         say(f"training the autoencoder (stride {codec.stride}, {codec.channels} channels)")
         outcome = fit(
@@ -98,7 +100,7 @@ def teach(
             identity=identity,
             progress=progress,
         )
-        alarms = outcome.alarms
+        alarms, seconds = outcome.alarms, outcome.seconds
     codec.requires_grad_(False).eval().to(device)
     say("measuring the scale of the codes, and what the autoencoder loses")
     codec.learn(plain())
@@ -107,4 +109,4 @@ def teach(
         f"the autoencoder paints good parts anew at {found.psnr:.1f} dB (SSIM {found.ssim:.3f}) and keeps "
         f"{found.kept:.0%} of defects of {section.defect} px"
     )
-    return Taught(found, alarms)
+    return Taught(found, alarms, seconds)

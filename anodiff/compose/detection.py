@@ -24,6 +24,7 @@ from anodiff.detect.detail import Detail
 from anodiff.detect.flow import FlowScorer
 from anodiff.detect.headed import Headed
 from anodiff.detect.heatmap import Smooth
+from anodiff.detect.nearest import NearestScorer
 from anodiff.detect.opinion import OpinionScorer
 from anodiff.detect.pool import Maximum, Pool, TopShare
 from anodiff.detect.predictor import Predictor
@@ -156,15 +157,22 @@ def _scorer(
                 "channel": lambda: ResidualVariance(floor=s.floor),
                 "covariance": lambda: ResidualCovariance(floor=s.floor),
             }[s.residual]()
+            groups = beside.groups if s.stages == "apart" and isinstance(beside, FeatureCodec) else None
+            calibration = None if s.fuse == "mean" else Surprise()
+            agree = s.fuse == "agreement"
             found = OneStepError(
-                s.sigmas,
-                weigh,
-                draws=s.draws,
-                groups=beside.groups if s.stages == "apart" and isinstance(beside, FeatureCodec) else None,
-                calibration=Surprise() if s.fuse == "fisher" else None,
+                s.sigmas, weigh, draws=s.draws, groups=groups, calibration=calibration, geometric=agree
             )
             if marker is not None and isinstance(s.head, schema.LearnedHead):
                 found = Headed(found, marker, weight=s.head.weight)
+            if s.nearest:
+                seen = NearestScorer(
+                    s.nearest, groups=groups, calibration=calibration, geometric=agree, seed=config.seed
+                )
+                maps = [len(s.sigmas) * len(groups or (1,)), len(seen.memory.sets)]  # each counts as much
+                found = Fused(
+                    [found, seen], calibration=NoCalibration(), weights=maps, geometric=agree, shared=True
+                )
             return _heard(found, judge, s.sigmas, s.draws, s.opinion)
         case schema.PartialNoise() as s:
             restorer = PartialNoise(

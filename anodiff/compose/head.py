@@ -42,6 +42,5 @@ def head_plan(config: RunConfig, *, devices: int | str = 1, accelerator: str = "
         schedule="cosine",
         warmup=min(WARMUP, section.steps - 1),
         condition_dropout=0.0,
-        max_time=None,  # that of the denoiser, which may have taken all of it
         precision="32-true",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import lcm
+from math import lcm, prod
 
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from anodiff.diffusion.gan import Critic, DDGANDenoiser
 from anodiff.diffusion.levels import Levels
 from anodiff.diffusion.schedule import table, zero_terminal
 from anodiff.encode.label import Labeller
+from anodiff.errors import ConfigError
 from anodiff.nets.boxes import BoxEncoder
 from anodiff.nets.classifier import Classifier
 from anodiff.nets.discriminator import Discriminator
@@ -36,6 +37,36 @@ def multiple(config: RunConfig, stride: int) -> int:
     if isinstance(config.family, schema.DDGANFamily):
         nets.append(config.family.critic)
     return stride * lcm(*(net.patch * 2 ** (len(net.multipliers) - 1) for net in nets))
+
+
+def check_shape(config: RunConfig, shape: tuple[int, int], stride: int) -> None:
+    """Nothing, when no group norm of a network meets one value alone, which it would turn into 0 whatever it is.
+
+    That is so where the deepest map has one position, and one of its norms a group a channel. Discriminators have none.
+
+    Args:
+        config: of the networks.
+        shape: working (height, width), multiples of `multiple`.
+        stride: of the codec.
+
+    Raises:
+        ConfigError: one does; with what to change.
+    """
+    nets: dict[str, schema.UNet | schema.ClassifierNet] = {"net": config.net}
+    if isinstance(config.guidance, schema.ClassifierGuidance):
+        nets["guidance.net"] = config.guidance.net
+    for key, net in nets.items():
+        side = stride * net.patch * 2 ** (len(net.multipliers) - 1)
+        groups = net.groups if isinstance(net, schema.UNet) else schema.UNet().groups
+        # The deepest level is entered with the channels of the one above it.
+        fewest = min(max(1, round(net.width * multiplier)) for multiplier in net.multipliers[-2:])
+        if prod(shape) == side**2 and fewest <= groups:
+            raise ConfigError(
+                f"At {shape[0]} x {shape[1]} the deepest map of the network ({key}) has one position, and with "
+                f"{fewest} channels in {fewest} groups its norms would leave nothing of it. Take a larger data.size "
+                f"(--size {2 * side}), fewer {key}.multipliers, a smaller {key}.patch, or a {key}.width that gives "
+                f"that level more than {groups} channels."
+            )
 
 
 def denoiser(config: RunConfig, channels: int) -> Family:

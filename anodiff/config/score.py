@@ -24,21 +24,23 @@ class OneStep(Section):
     stages: Literal["together", "apart"] = (
         "together"  # apart: the residual of each stage of a feature codec is weighed by itself
     )
-    fuse: Literal["mean", "fisher"] = (
-        "mean"  # of maps of levels and stages; fisher: their p-values on normals, multiplied
+    fuse: Literal["mean", "fisher", "agreement"] = (
+        "mean"  # of maps of levels and stages; fisher: their p-values on normals, multiplied; agreement: the geometric
+        # mean of how surprising these are
     )
     latent: Literal["drawn", "fixed"] = "drawn"  # of a family that draws; fixed: one draw for every picture
     opinion: NotNegative = (
         0.0  # weight of the discriminator's opinion at the same levels, beside the residual's 1
     )
+    nearest: Annotated[int, Field(ge=0)] = 0  # places of good parts remembered, to compare with; 0: none
     head: Head = NoHead()  # a network that marks defects in residuals and code, trained on painted ones
 
     @model_validator(mode="after")
     def _judges(self) -> OneStep:
-        if isinstance(self.head, LearnedHead) and self.fuse != "fisher":
+        if isinstance(self.head, LearnedHead) and self.fuse == "mean":
             raise ValueError(
                 f"head: learned is believed as far as its marks are rare on good parts, and fuse: {self.fuse} learns "
-                "no such law; set fuse to fisher, or head.kind to none"
+                "no such law; set fuse to agreement or fisher, or head.kind to none"
             )
         return self
 

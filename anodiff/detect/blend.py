@@ -12,18 +12,31 @@ from anodiff.detect.calibrate import Calibration
 from anodiff.detect.heatmap import to_size
 from anodiff.errors import ConfigError
 
+LEAST = 1e-6
+"""Of a map before its logarithm is taken."""
+
 
 class Blend(nn.Module):
     """The weighted mean of maps, each calibrated on normals before it is added.
+
+        arithmetic: sum_i w_i m_i          geometric: exp sum_i w_i ln m_i,   for maps of at least 0
+
+    A place is high in the geometric mean where all maps agree, in the arithmetic one where some map is high enough.
 
     Maps of several sizes are brought to the finest of them. `weights` default to equal ones and are
     normalised to sum to 1; `calibration` is copied once a map.
     """
 
     def __init__(
-        self, count: int, calibration: Calibration, *, weights: Sequence[float] | None = None
+        self,
+        count: int,
+        calibration: Calibration,
+        *,
+        weights: Sequence[float] | None = None,
+        geometric: bool = False,
     ) -> None:
         super().__init__()
+        self.geometric = geometric
         self.weights = tuple(weights) if weights is not None else (1.0,) * count
         if len(self.weights) != count or min(self.weights, default=1) < 0 or sum(self.weights) <= 0:
             raise ConfigError(
@@ -48,8 +61,11 @@ class Blend(nn.Module):
         """The blended map [B, 1, h, w] of one [B, 1, h_i, w_i] each."""
         finest = max((m.shape[-2:] for m in maps), key=lambda shape: shape[0] * shape[1])
         total = sum(self.weights)
-        blended = [
-            to_size(calibration(m), finest) * (weight / total)
-            for calibration, m, weight in zip(self.calibrations, maps, self.weights, strict=True)
+        calibrated = [
+            to_size(calibration(m), finest) for calibration, m in zip(self.calibrations, maps, strict=True)
         ]
-        return sum(blended[1:], blended[0])
+        if self.geometric:
+            calibrated = [m.clamp_min(LEAST).log() for m in calibrated]
+        blended = [m * (weight / total) for m, weight in zip(calibrated, self.weights, strict=True)]
+        mean = sum(blended[1:], blended[0])
+        return mean.exp() if self.geometric else mean

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from anodiff.codec.protocol import Codec
 from anodiff.cond import Cond
+from anodiff.detect.encoded import Encoded
 from anodiff.detect.restore import Model
 from anodiff.detect.scorer import Observation, Observations, Parts, Scorer
 from anodiff.detect.surprise import Surprise
@@ -83,43 +83,3 @@ class Headed(Scorer):
     def evidence(self, parts: Parts) -> Tensor:
         """What the head is shown of an observation whose first parts are these, [B, c, h, w]."""
         return torch.cat(parts[: self.width], dim=1)
-
-
-class Encoded:
-    """A codec that has encoded the batch at hand already, so that nobody encodes it again."""
-
-    def __init__(self, inner: Codec, z: Tensor) -> None:
-        self.inner = inner
-        self.z = z  # [B, c, h, w]
-        self.paints, self.bounded = inner.paints, inner.bounded
-
-    @property
-    def channels(self) -> int:
-        """As the inner codec."""
-        return self.inner.channels
-
-    @property
-    def stride(self) -> int:
-        """As the inner codec."""
-        return self.inner.stride
-
-    def encode(self, image: Tensor) -> Tensor:
-        """The code of the batch at hand, whose pictures alone may be asked about.
-
-        Raises:
-            ConfigError: another number of pictures.
-        """
-        if len(image) != len(self.z):
-            raise ConfigError(
-                f"Expected the {len(self.z)} pictures that were encoded, got {len(image)}: a scorer under a head may "
-                "encode the pictures it is given, and no others."
-            )
-        return self.z
-
-    def decode(self, z: Tensor) -> Tensor:
-        """As the inner codec."""
-        return self.inner.decode(z)
-
-    def shrink(self, mask: Tensor) -> Tensor:
-        """As the inner codec."""
-        return self.inner.shrink(mask)

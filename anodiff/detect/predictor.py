@@ -122,7 +122,7 @@ class Predictor(nn.Module):
         seed: int = 0,
         draw: NoiseDraw = gaussian,
         key: Callable[[Tensor, int], int] = coarse_seed,
-        memory: int = 2**30,
+        memory: int = 2**31,
     ) -> None:
         super().__init__()
         self.codec = codec

@@ -20,6 +20,7 @@ from anodiff.cond import Cond
 from anodiff.detect.blend import Blend
 from anodiff.detect.calibrate import Calibration, GlobalCalibration
 from anodiff.detect.distance import Distance
+from anodiff.detect.encoded import Encoded
 from anodiff.detect.residual import ResidualCovariance, ResidualSquares, ResidualVariance
 from anodiff.detect.restore import Blank, Model, OneStep, Restorer, paint, source
 from anodiff.diffusion.guidance import Bind
@@ -97,6 +98,7 @@ class ResidualScorer(Scorer):
         groups: channels that are weighed by themselves, such as those of each stage of a network; they sum to
             c. None: all together, one map a restorer.
         calibration: of each map before the mean; copied likewise. With `Surprise` the mean is Fisher's.
+        geometric: take the geometric mean, high where all maps agree; for maps of at least 0, as those of `Surprise`.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class ResidualScorer(Scorer):
         *,
         groups: Sequence[int] | None = None,
         calibration: Calibration | None = None,
+        geometric: bool = False,
     ) -> None:
         super().__init__()
         if not restorers:
@@ -115,7 +118,7 @@ class ResidualScorer(Scorer):
         self.width = len(self.restorers)
         maps = self.width * len(self.groups or (1,))
         self.weighers = cast("Sequence[Weigh]", nn.ModuleList(copy.deepcopy(weigh_by) for _ in range(maps)))
-        self.blend = Blend(maps, calibration or GlobalCalibration())
+        self.blend = Blend(maps, calibration or GlobalCalibration(), geometric=geometric)
 
     @property
     def evaluations(self) -> int:
@@ -171,9 +174,10 @@ class OneStepError(ResidualScorer):
         draws: int = 1,
         groups: Sequence[int] | None = None,
         calibration: Calibration | None = None,
+        geometric: bool = False,
     ) -> None:
         restorers = [OneStep(sigma, draws) if sigma > 0 else Blank() for sigma in sigmas]
-        super().__init__(restorers, weigh_by, groups=groups, calibration=calibration)
+        super().__init__(restorers, weigh_by, groups=groups, calibration=calibration, geometric=geometric)
 
 
 class RestorationScorer(Scorer):
@@ -259,7 +263,12 @@ class Fused(Scorer):
     """The weighted mean of other scorers' maps, each calibrated on normals before it is added; the finest
     resolution.
 
-    `calibration` is copied once a scorer.
+    Args:
+        scorers: what is looked at.
+        calibration: copied once a scorer.
+        weights: of the scorers; equal ones by default.
+        geometric: take the geometric mean, high where all agree; for maps of at least 0.
+        shared: encode a batch once for all scorers; for scorers that encode the pictures they are given and no others.
     """
 
     def __init__(
@@ -268,13 +277,18 @@ class Fused(Scorer):
         *,
         calibration: Calibration | None = None,
         weights: Sequence[float] | None = None,
+        geometric: bool = False,
+        shared: bool = False,
     ) -> None:
         super().__init__()
+        self.shared = shared
         if not scorers:
             raise ConfigError("A fusion needs at least one scorer, got none.")
         self.scorers = cast("Sequence[Scorer]", nn.ModuleList(scorers))
         self.width = sum(scorer.width for scorer in scorers)
-        self.blend = Blend(len(scorers), calibration or GlobalCalibration(), weights=weights)
+        self.blend = Blend(
+            len(scorers), calibration or GlobalCalibration(), weights=weights, geometric=geometric
+        )
 
     @property
     def evaluations(self) -> int:
@@ -288,6 +302,9 @@ class Fused(Scorer):
 
     def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
         """The parts of all scorers, one after the other; the first restoration among them."""
+        if self.shared:
+            denoiser, codec = model
+            model = (denoiser, Encoded(codec, codec.encode(image)))
         found = [scorer.observe(model, image, cond) for scorer in self.scorers]
         restored = next((o.restored for o in found if o.restored is not None), None)
         return Observation(sum((o.parts for o in found), ()), restored)

@@ -181,7 +181,17 @@ def choose(
 
 def weighs_strangers(config: RunConfig) -> bool:
     """Whether the score believes its kinds of evidence by p-values, which normals unknown to the networks teach."""
-    return getattr(config.score, "fuse", "mean") == "fisher"
+    return getattr(config.score, "fuse", "mean") != "mean"
+
+
+def fewest_strangers(config: RunConfig) -> int:
+    """How many pictures kept apart are worth it; where there would be fewer, the networks see all.
+
+    After `fisher` a stage known by heart would drown the rest, and two strangers are better than none. In `agreement`
+    it cannot: a surprise that is large everywhere changes no order. There the few pictures of a small set teach more
+    than the tail of a law read off a handful would.
+    """
+    return 16 if getattr(config.score, "fuse", "mean") == "agreement" else 2
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,7 +167,9 @@ def fit(
             run.stopped_by = "steps" if run.steps_done == plan.steps else "time"
     run.ema.give(model)
     model.eval().to(device)
-    if run.stopped_by == "interrupt":
+    if (
+        run.stopped_by == "interrupt" or stop.is_set()
+    ):  # set once the last step had been taken, nobody looked at it
         kept = f"; the checkpoint is in {folder / 'checkpoints'}" if folder else ""
         raise KeyboardInterrupt(f"interrupted after step {run.steps_done} of {plan.steps}{kept}")
     stopped_by = "time" if run.stopped_by == "time" else "steps"

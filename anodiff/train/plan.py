@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from anodiff.errors import ConfigError
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+TINY = 1e-3
+"""Seconds of a run that no time is left for; it ends after one step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,23 @@ class Plan:
         for name, holds, wanted in rules:
             if not holds:
                 raise ConfigError(f"train.{name} must be {wanted}, got {getattr(self, name)!r}")
+
+
+def in_turn(plans: Sequence[Plan], *, spent: float = 0.0) -> Plan:
+    """The first of runs that follow each other and have `max_time` together, with its share of what is left of it.
+
+    That share is the one its steps have of all to come: `max_time_0 = (max_time - spent) steps_0 / sum_j steps_j`.
+    What a run leaves of its share is thereby dealt out to those after it.
+
+    Args:
+        plans: of the runs still to come, in their order.
+        spent: seconds that those before them took.
+    """
+    first = plans[0]
+    if first.max_time is None:
+        return first
+    left = max(first.max_time - spent, TINY)
+    return replace(first, max_time=left * first.steps / sum(plan.steps for plan in plans))
 
 
 def rate(plan: Plan, step: int) -> float:

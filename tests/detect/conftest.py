@@ -42,6 +42,7 @@ class PlainCodec:
     channels: int = 3
     stride: int = 1
     paints: bool = True
+    bounded: bool = False
 
     def encode(self, image: Tensor) -> Tensor:
         return 2 * image - 1

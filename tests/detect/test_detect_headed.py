@@ -124,7 +124,7 @@ def test_wrong_calls_are_refused(plain):
     with pytest.raises(ConfigError, match="Expected the 2 pictures that were encoded, got 3"):
         Encoded(Counting(plain()), torch.zeros(2, 3, 4, 4)).encode(torch.zeros(3, 3, 4, 4))
     with pytest.raises(
-        ConfigError, match=r"head: learned.*fuse: mean learns no such law; set fuse to fisher"
+        ConfigError, match=r"head: learned.*fuse: mean learns no such law; set fuse to agreement or fisher"
     ):
         load(preset="tiny", overrides=["score.head.kind=learned"])
 

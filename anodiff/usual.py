@@ -1,0 +1,117 @@
+"""What is usual: learnt by a predictor whose networks are trained, with its thresholds, and put to the test."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from anodiff.batches import batches, digests, with_labels
+from anodiff.config import RunConfig
+from anodiff.config.candidates import Candidate
+from anodiff.data.dataset import Picture
+from anodiff.detect.bylabel import ThresholdByLabel
+from anodiff.detect.predictor import Images, Lesson, Predictor
+from anodiff.detect.suspects import Suspicion, named, verdicts
+from anodiff.detect.threshold import Conformal, least_rate
+from anodiff.gather import Gathered, label_numbers
+from anodiff.selftest.choice import Choice, choose, weighs_strangers
+from anodiff.selftest.report import Report, tried
+
+MOST_TAUGHT = 400
+"""Pictures at most, evenly chosen, from which scorer and calibration learn: more change little and take long."""
+
+
+@dataclass(frozen=True, eq=False)
+class Usual:
+    """A predictor that knows what is usual, and what came to light while it learnt that."""
+
+    predictor: Predictor
+    choice: Choice  # of knobs that need no training
+    report: Report | None  # what is found of painted defects
+    suspicion: Suspicion  # which pictures look unlike the rest
+    counted: tuple[str, ...]  # digests of the pictures that the thresholds rest on
+    apart: int  # pictures to train on that no network saw, and that weighed evidence or candidates
+
+
+def usual(
+    predictor: Predictor,
+    config: RunConfig,
+    gathered: Gathered,
+    strangers: Gathered | None,
+    *,
+    asked: Sequence[Candidate],
+    labels: Sequence[int] | None,
+    shape: tuple[int, int],
+    target_fpr: float,
+    device: torch.device,
+    say: Callable[[str], None] = lambda text: None,
+) -> Usual:
+    """What is usual of good pictures, learnt from those that networks were trained on; thresholds from those held out.
+
+    Args:
+        predictor: whose networks have learnt all they will.
+        config: of the predictor.
+        gathered: those trained on, and those held out.
+        strangers: those to train on that no network saw, which weigh evidence or candidates; None: there are none.
+        asked: configurations to choose from, that of the predictor first.
+        labels: of those trained on, where the model has labels.
+        shape: working (height, width).
+        target_fpr: the false-alarm rate of the thresholds.
+        device: where it is learnt.
+        say: is told what is being done.
+
+    Raises:
+        ConfigError, DataError: as `Predictor.learn` and `choose`.
+    """
+    say("learning what is usual, and the threshold from the pictures held out")
+    predictor.eval().to(device)
+    places = _evenly(len(gathered.train), MOST_TAUGHT)
+    shown = [gathered.train[k] for k in places]
+    shown_labels = None if labels is None else [labels[k] for k in places]
+
+    def of(rows: Sequence[Picture], known: Sequence[int] | None) -> Images:
+        return lambda: with_labels(batches(rows, shape, config, device), known)
+
+    normals = of(shown, shown_labels)
+    held = of(gathered.held, label_numbers(config, gathered.held_rows))
+    unknown, apart = None, 0
+    if strangers is not None:
+        unknown = of(strangers.train, label_numbers(config, strangers.train_rows))
+        apart = len(strangers.train)
+    choice = choose(asked, predictor, normals, unknown, count=apart, shape=shape, rate=target_fpr, say=say)
+    predictor = choice.predictor
+    lesson = predictor.learn(normals, held, strangers=unknown if weighs_strangers(choice.config) else None)
+    report = tried(predictor, held, choice.config, count=len(gathered.held), shape=shape, say=say)
+    names = {split: list(rows["image"]) for split, rows in gathered.rows.items()}
+    names["train"] = [names["train"][k] for k in places]
+    counted = digests(gathered.held, shape, config)
+    return Usual(predictor, choice, report, _suspicion(predictor, names, lesson), counted, apart)
+
+
+def _suspicion(predictor: Predictor, names: Mapping[str, list[str]], lesson: Lesson) -> Suspicion:
+    """Which of the named pictures look unlike the rest, and what the threshold would be without them."""
+    shown, held = verdicts(
+        lesson.shown, lesson.held, shown_label=lesson.shown_label, held_label=lesson.held_label
+    )
+    found = named(names, {"train": lesson.shown, "holdout": lesson.held}, {"train": shown, "holdout": held})
+    looked_at = len(lesson.shown) + len(lesson.held)
+    threshold = predictor.threshold
+    without = None
+    suspects = {suspect.image for suspect in found if suspect.split == "holdout"}
+    if suspects and not isinstance(threshold, ThresholdByLabel):
+        kept = lesson.held[[name not in suspects for name in names["holdout"]]]
+        again = copy.deepcopy(threshold)
+        if isinstance(again, Conformal):
+            again.target_fpr = max(again.target_fpr, least_rate(len(kept)))
+        again.learn(kept)
+        without = again.value if again.value < threshold.value else None
+    return Suspicion(found, looked_at, threshold.value, without)
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """Places of at most `most` out of `count`, evenly chosen, in order."""
+    taken = min(count, most)
+    return [k * count // taken for k in range(taken)]

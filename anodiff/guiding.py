@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from anodiff.cond import Cond
+from anodiff.config.conditions import ClassifierGuidance, Guidance
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.steering import Steering
 from anodiff.detect.walk import MeanShift
@@ -29,15 +30,21 @@ class Guiding:
     steering: Steering
     shift: MeanShift | None = None
 
+    @property
+    def sampler(self) -> Literal["ddim", "ddpm"]:
+        """The usual one: ddpm where means are moved, which no other sampler does."""
+        return "ddim" if self.shift is None else "ddpm"
+
 
 def guiding(
     predictor: Predictor,
     names: Sequence[str],
     *,
+    kept: Guidance | None = None,
     scale: float | None = None,
     negative: str | Cond | None = None,
     classifier_scale: float | None = None,
-    form: Form = "score",
+    form: Form | None = None,
     weaker: Predictor | None = None,
     weaker_scale: float = 2.0,
 ) -> Guiding:
@@ -46,10 +53,11 @@ def guiding(
     Args:
         predictor: the model.
         names: of its labels; empty where it is not conditional.
+        kept: the guidance of the model's configuration; None: only what stands around the denoiser.
         scale: of classifier-free guidance; 1 = the label alone, above = away from no label (or from `negative`).
         negative: name of a label to lead away from, or other conditions, one row.
-        classifier_scale: of guidance by the model's classifier; 0 = none.
-        form: of guidance by the classifier.
+        classifier_scale: of guidance by the model's classifier; 0 = none; None = that of `kept`.
+        form: of guidance by the classifier; None = that of `kept`, or else "score".
         weaker: a weaker model of the same parts, to lead away from (autoguidance, arXiv:2406.02507).
         weaker_scale: of that; 1 = the model itself.
 
@@ -82,17 +90,19 @@ def guiding(
         if own.free == 1:
             raise ConfigError("A negative label needs a scale other than 1, which uses the label alone.")
     shift = None
-    if classifier_scale is not None:
+    if isinstance(kept, ClassifierGuidance):
+        classifier_scale = kept.scale if classifier_scale is None else classifier_scale
+        form = form or kept.form
+    if classifier_scale is not None or form is not None:
         classifier = predictor.classifier
-        if not isinstance(classifier, NoisyClassifier):
+        if classifier_scale is None or not isinstance(classifier, NoisyClassifier):
             raise RefusalError(
-                "Guidance by a classifier was asked for, but this model was fitted without one: leave its scale out, "
-                "or fit with guidance.kind=classifier."
+                "Guidance by a classifier was asked for, but this model was fitted without one: leave its scale and "
+                "form out, or fit with guidance.kind=classifier."
             )
-        own = replace(own, log_prob=classifier.log_prob, scale=classifier_scale if form == "score" else 0.0)
-        shift = (
-            MeanShift(classifier.log_prob, classifier_scale) if form == "mean" and classifier_scale else None
-        )
+        moves = form == "mean"
+        own = replace(own, log_prob=classifier.log_prob, scale=0.0 if moves else classifier_scale)
+        shift = MeanShift(classifier.log_prob, classifier_scale) if moves and classifier_scale else None
     if weaker is not None:
         if weaker.codec.channels != predictor.codec.channels or weaker.codec.stride != predictor.codec.stride:
             raise RefusalError(

@@ -127,7 +127,8 @@ def paint(
     shift = None if guided is None else guided.shift
     if shift is not None and sampler != "ddpm":
         raise ConfigError(
-            f"Guidance in the form that moves a step's mean needs the sampler ddpm, got {sampler}."
+            f"Guidance in the form that moves a step's mean needs the sampler ddpm, got {sampler}: take that, the form "
+            "score (--form), or a classifier scale of 0."
         )
     own = predictor.denoiser.levels  # of the model itself: a weaker one that draws does not shorten its walk
     share = _share(sampler, usual_eta(own, sampler) if eta is None else eta)

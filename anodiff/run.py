@@ -121,7 +121,7 @@ class Run:
 
     def forget(self) -> None:
         """Take away the checkpoints, that nothing goes on from them."""
-        for part in (self.path, self.path / "codec", self.path / "classifier"):
+        for part in (self.path, self.path / "codec", self.path / "classifier", self.path / "head"):
             shutil.rmtree(part / "checkpoints", ignore_errors=True)
 
     def write_config(self, text: str) -> None:

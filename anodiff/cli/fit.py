@@ -227,19 +227,23 @@ def _drop(
 
 def _paint(detector: Detector, folder: Run) -> None:
     """Fill samples/ with new pictures at the working shape; smaller ones would show what the model never saw."""
+    from anodiff.guiding import guiding
     from anodiff.painting import paint, usual_steps
     from anodiff.tasks.asked import Asked, conditions
 
     height, width = detector.shape
     count = max(1, min(SAMPLES, SAMPLES * SAMPLE_AREA // (height * width)))
     console.note(f"painting {count} pictures into {folder.samples}")
+    guided = guiding(detector.predictor, detector.labels, kept=detector.config.guidance)
     pictures = paint(
         detector.predictor,
         detector.shape,
         count=count,
         steps=usual_steps(detector.predictor.denoiser.levels, most=SAMPLE_STEPS),
+        sampler=guided.sampler,
         seed=detector.config.seed,
         device=detector.device,
+        guided=guided,
         cond_of=conditions(detector.config, Asked(), detector.device),
     )
     hang(writable(folder.samples), pictures, count=count)

@@ -41,7 +41,11 @@ def add(verbs: Verbs) -> None:
         metavar="N",
         help="denoising steps (default: 50, or all levels of a model that has fewer, and of a DDGAN)",
     )
-    verb.add_argument("--sampler", choices=SAMPLERS, default="ddim", help="default: ddim")
+    verb.add_argument(
+        "--sampler",
+        choices=SAMPLERS,
+        help="default: ddim, or ddpm of a model with guidance of the form mean",
+    )
     verb.add_argument(
         "--eta",
         type=float,
@@ -69,12 +73,16 @@ def add(verbs: Verbs) -> None:
         help="classifier-free: 1 what it is told alone, above it away from being told nothing (default: the model's)",
     )
     led.add_argument("--negative", metavar="NAME", help="a label, or a text, to lead away from")
-    led.add_argument("--classifier-scale", type=float, metavar="S", help="of the model's classifier; 0 none")
+    led.add_argument(
+        "--classifier-scale",
+        type=float,
+        metavar="S",
+        help="of the model's classifier; 0 none (default: the model's)",
+    )
     led.add_argument(
         "--form",
         choices=("score", "mean"),
-        default="score",
-        help="of guidance by the classifier: score (any sampler) or mean (ddpm)",
+        help="of guidance by the classifier: score (any sampler) or mean (ddpm) (default: the model's)",
     )
     led.add_argument("--weaker", metavar="MODEL", help="a weaker model of the same parts, to lead away from")
     led.add_argument("--weaker-scale", type=float, default=2.0, metavar="S", help="of that (default: 2)")
@@ -142,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
     guided = guiding(
         detector.predictor,
         detector.labels,
+        kept=detector.config.guidance,
         scale=args.scale,
         negative=away(args.negative, detector.config, detector.device),
         classifier_scale=args.classifier_scale,
@@ -177,7 +186,7 @@ def run(args: argparse.Namespace) -> int:
         detector.shape,
         count=count,
         steps=args.steps,
-        sampler=args.sampler,
+        sampler=args.sampler or guided.sampler,
         eta=args.eta,
         variance=args.variance,
         spacing=args.spacing,

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from anodiff.report import bench_table as tables
 from anodiff.report.bench_figure import Cost, forest_figure, trade_figure
 from anodiff.report.bench_summary import Spread, Summary
+from anodiff.report.document import document
 from anodiff.report.figure import svg
 from anodiff.report.page import Chart
 from anodiff.report.table import MEANINGS, Table, html, markdown, title_of
@@ -63,14 +63,8 @@ def write(summary: Summary, folder: str | Path) -> list[Path]:
 
 def page(summary: Summary) -> str:
     """Return the HTML page; what the bench does not hold is left out."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("anodiff", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("bench.html").render(
+    return document(
+        "bench.html",
         title=summary.name,
         verdict=verdict(summary),
         notes=summary.notes,

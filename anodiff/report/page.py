@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import yaml
 from markupsafe import Markup
@@ -18,6 +17,7 @@ from anodiff.report import figure as charts
 from anodiff.report.card import Card, groups_of, side_of
 from anodiff.report.case import Report, flagged, threshold_of, tidy
 from anodiff.report.curve import curves_of, kind_auroc, operating_point
+from anodiff.report.document import document
 from anodiff.report.picture import Scale, gradient, scale_of
 from anodiff.report.promise import promise
 from anodiff.report.table import (
@@ -175,15 +175,9 @@ def defect_table(report: Report) -> Table:
 
 
 def _page(title: str, views: Sequence[View], compared: Markup | None, shared: Sequence[Chart]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("anodiff", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return document(
+        "page.html", title=title, views=views, compared=compared, shared=shared, gradient=gradient()
     )
-    template = environment.get_template("page.html")
-    return template.render(title=title, views=views, compared=compared, shared=shared, gradient=gradient())
 
 
 def _store(text: str, path: str | Path) -> Path:

@@ -13,6 +13,7 @@ from cli_runs import PAINTER, SHORT, table
 
 import anodiff
 from anodiff.cli.main import main
+from anodiff.errors import ConfigError
 
 pytestmark = pytest.mark.xdist_group("cli-guided")  # the fitted models are shared
 
@@ -86,6 +87,21 @@ def test_what_a_part_is_is_found_or_given(
     assert wrong.out == ""
 
 
+@pytest.mark.parametrize("batch", [1, 8])
+def test_fewer_labels_than_pictures_are_refused_and_none_is_guessed(
+    several: Path, parts: Path, batch: int
+) -> None:
+    detector = anodiff.load(several / "model.anodiff", device="cpu")
+    paths = sorted((parts / "grass" / "test" / "good").iterdir())[:3]
+    told = list(detector.stream(paths, batch=batch, labels=["grass", None, "brick"]))
+    assert [result.category for result in told] == ["grass", "grass", "brick"]
+    sentence = r"Expected one label a picture, got 2 labels for more pictures\."
+    with pytest.raises(ConfigError, match=sentence):
+        list(detector.stream(paths, batch=batch, labels=iter(["grass", "brick"])))
+    with pytest.raises(ConfigError, match="got 0 labels"):
+        list(detector.stream(paths, batch=batch, labels=[]))
+
+
 def test_calibration_keeps_the_kinds_apart(
     several: Path, parts: Path, tmp_path: Path, command: Command
 ) -> None:
@@ -148,6 +164,38 @@ def test_samples_by_label_and_every_guidance(guided: Path, tmp_path: Path, comma
     assert len({shown[name][0] for name in different}) == len(different)
 
 
+def test_a_model_samples_with_the_guidance_it_was_fitted_with(
+    parts: Path, tmp_path: Path, command: Command
+) -> None:
+    moving = [word.replace("scale: 2.0", "scale: 9.0, form: mean") for word in GUIDED]
+    words = [part for word in (*moving, "score.sampler=ddpm") for part in ("--set", word)]
+    said = command("fit", parts, "-o", tmp_path / "run", *PAINTER, *words)
+    assert said.code == 0, said.err
+    shown = {}
+    for name, more in {
+        "own": [],
+        "same": ["--classifier-scale", 9, "--form", "mean", "--sampler", "ddpm"],
+        "none": ["--classifier-scale", 0, "--sampler", "ddpm"],
+        "half": ["--classifier-scale", 4.5],
+        "score": ["--form", "score"],
+        "score too": ["--classifier-scale", 9, "--form", "score", "--sampler", "ddim"],
+        "as fitted": ["--steps", 25, "--count", 9],
+    }.items():
+        words = ["--steps", 3, "--count", 2, *more]
+        said = command("sample", tmp_path / "run" / "model.anodiff", "-o", tmp_path / name, *words)
+        assert said.code == 0, said.err
+        shown[name] = [path.read_bytes() for path in sorted((tmp_path / name).glob("0*.png"))]
+    assert shown["own"] == shown["same"]
+    assert shown["score"] == shown["score too"]
+    assert len({tuple(shown[name]) for name in ("own", "none", "half", "score")}) == 4
+    kept = sorted((tmp_path / "run" / "samples").glob("0*.png"))
+    assert [path.read_bytes() for path in kept] == shown["as fitted"]
+    words = ["-o", tmp_path / "no", "--steps", 3, "--count", 1, "--sampler", "heun"]
+    said = command("sample", tmp_path / "run" / "model.anodiff", *words)
+    assert said.code == 2
+    assert "classifier scale of 0" in said.err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -157,7 +205,7 @@ def test_samples_by_label_and_every_guidance(guided: Path, tmp_path: Path, comma
         (["--scale", "-1"], "0 or above"),
         (["--classifier-scale", "nan"], "finite"),
         (["--negative", "brick"], "other than 1"),
-        (["--classifier-scale", 2, "--form", "mean"], "sampler ddpm"),
+        (["--classifier-scale", 2, "--form", "mean", "--sampler", "ddim"], "sampler ddpm"),
     ],
 )
 def test_guidance_that_makes_no_sense_is_a_sentence(
@@ -176,6 +224,7 @@ def test_guidance_of_an_unconditional_model_is_refused(
     for words, told in (
         (["--scale", 2], "fitted without labels"),
         (["--classifier-scale", 2], "fitted without one"),
+        (["--form", "mean"], "fitted without one"),
         (["--label", "brick"], "it has no labels"),
     ):
         said = command("sample", painter, "-o", tmp_path / "no", "--steps", 2, "--count", 1, *words)

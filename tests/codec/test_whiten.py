@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from anodiff.codec.whiten import ChannelMoments, Whiten, whitening
 from anodiff.errors import ConfigError, DataError
@@ -107,3 +108,22 @@ def test_stages_are_whitened_by_themselves():
         alone = settled(z[:, block], floor=1e-9)
         torch.testing.assert_close(out[:, block], alone(z[:, block]), rtol=1e-4, atol=1e-4)
     assert np.abs(np.cov(rows(out), bias=True)[:2, 2:]).max() > 0.05  # what they share stays
+
+
+@pytest.mark.parametrize("mode", ["stage", "channel"])
+def test_stages_whitened_at_their_own_size_are_the_joined_ones(mode):
+    fine, coarse = correlated(6, 3), correlated(6, 4, seed=1)[..., :3, :4]
+
+    def joined(a, b):
+        return torch.cat([a, F.interpolate(b, size=(6, 7), mode="bilinear", align_corners=False)], dim=1)
+
+    net = Whiten(mode=mode, groups=(3, 4))
+    net.settle(ChannelMoments.of(joined(fine, coarse)))
+    torch.testing.assert_close(
+        joined(*net.each([fine, coarse])), net(joined(fine, coarse)), atol=2e-4, rtol=1e-4
+    )
+
+
+def test_the_full_covariance_has_no_stages_of_its_own():
+    with pytest.raises(ConfigError, match="join their maps first"):
+        settled(correlated(5, 4)).each([correlated(5, 4)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
 
 def configured(*words: str) -> RunConfig:
     return load(preset="pixels", overrides=[*SMALL, *words])
+
+
+def test_the_time_of_a_fit_is_that_of_all_its_trainings(pictures: list[np.ndarray], tmp_path: Path) -> None:
+    endless = CODEC.replace("steps: 3", "steps: 100000")
+    config = configured(f"codec={{{endless}}}", "train.steps=100000", "train.max_time=1.5")
+    Detector(config=config, device="cpu").fit(pictures[:12], folder=tmp_path)
+    spent = [_seconds(tmp_path / "codec" / "metrics.csv"), _seconds(tmp_path / "metrics.csv")]
+    assert min(spent) > 0.5
+    assert sum(spent) < 2.5
 
 
 @pytest.mark.parametrize("form", ["kl", "vq"])
@@ -113,3 +123,9 @@ def test_pictures_too_small_for_the_defects_are_told_before_anything_is_trained(
 def _image(picture: np.ndarray) -> torch.Tensor:
     rgb = np.ascontiguousarray(picture[..., ::-1]).astype(np.float32) / 255
     return torch.from_numpy(rgb).movedim(-1, 0)[None]
+
+
+def _seconds(table: Path) -> float:
+    """What a training took."""
+    with table.open(newline="") as file:
+        return float(list(csv.DictReader(file))[-1]["seconds"])

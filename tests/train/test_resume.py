@@ -60,6 +60,22 @@ def test_ctrl_c_saves_raises_and_resumes_to_the_same_bits(tmp_path, whole):
     assert [r["loss"] for r in table(tmp_path / "cut")] == [r["loss"] for r in table(whole)]
 
 
+@pytest.mark.parametrize("step", [23, 24])
+def test_ctrl_c_in_the_last_step_is_heard_too(tmp_path, whole, step):
+    with pytest.raises(KeyboardInterrupt, match=r"after step 24 of 24; the checkpoint is in"):
+        fit(
+            denoiser(dropout=0.1),
+            Stripes(),
+            PLAN,
+            objective=OBJECTIVE,
+            folder=tmp_path,
+            progress=PressesCtrlC(step),
+        )
+    assert final(tmp_path).step == 24
+    assert run(tmp_path, resume="auto").steps == 24  # nothing is left to do
+    assert equal(final(tmp_path), final(whole))
+
+
 def test_a_damaged_newest_checkpoint_costs_steps_not_the_run(tmp_path, whole):
     run(tmp_path / "hurt")
     newest = checkpoint.found(tmp_path / "hurt" / "checkpoints")[0]

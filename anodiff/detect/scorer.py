@@ -141,11 +141,13 @@ class ResidualScorer(Scorer):
         thin = 1 if self.groups is None else THIN
         for index, weigher in enumerate(self.weighers):
             weigher.learn(self._grouped(parts)[index][..., ::thin, ::thin] for parts in observations())
-        self.blend.learn(lambda: (self._maps(parts) for parts in observations()))
+        found = [self._maps(parts) for parts in observations()]  # one channel each: small beside the residuals
+        self.blend.learn(lambda: found)
 
     def temper(self, strangers: Observations) -> None:
         """Correct the maps' calibrations."""
-        self.blend.temper(lambda: (self._maps(parts) for parts in strangers()))
+        found = [self._maps(parts) for parts in strangers()]
+        self.blend.temper(lambda: found)
 
     def _maps(self, parts: Parts) -> list[Tensor]:
         pairs = zip(self.weighers, self._grouped(parts), strict=True)

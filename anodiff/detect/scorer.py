@@ -141,7 +141,8 @@ class ResidualScorer(Scorer):
         thin = 1 if self.groups is None else THIN
         for index, weigher in enumerate(self.weighers):
             weigher.learn(self._grouped(parts)[index][..., ::thin, ::thin] for parts in observations())
-        found = [self._maps(parts) for parts in observations()]  # one channel each: small beside the residuals
+        # One channel each: small beside the residuals.
+        found = [self._maps(parts) for parts in observations()]
         self.blend.learn(lambda: found)
 
     def temper(self, strangers: Observations) -> None:

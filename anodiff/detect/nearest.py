@@ -101,14 +101,11 @@ class Memory(Learnt):
             (a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)  # [B h w, n]
             for a, b in zip(z.split(groups, dim=1), remembered.split(groups, dim=1), strict=True)
         ]
-        strange = None if without is None else source != without
+        if without is not None and bool((source != without).any()):  # one picture alone has its own places only
+            squares = [square[:, source != without] for square in squares]
         found = []
         for stages in self.sets:
             total = sum((squares[k] for k in stages[1:]), squares[stages[0]])
-            if strange is not None and bool(
-                strange.any()
-            ):  # of one picture alone, its own places are all there is
-                total = total[:, strange]
             nearest = total.amin(1) / sum(groups[k] for k in stages)
             found.append(nearest.view(len(code), 1, *code.shape[-2:]))
         return found

@@ -145,7 +145,7 @@ def choose(
         predictor: of the first, its networks trained.
         normals: what teaches scorer and calibration.
         strangers: good pictures that no network has seen and that teach no threshold. The p-values of `fuse: fisher`
-            alone learn their law from them too, the same for pictures clean and painted.
+            and `agreement` alone learn their law from them too, the same for pictures clean and painted.
         count: of the strangers.
         shape: height and width.
         rate: of false alarms, of the thresholds to come.

@@ -22,19 +22,12 @@ import generation
 import guided_detection as routes
 import numpy as np
 import pandas as pd
+from real_sets import SETS
 
 from anodiff.config import RunConfig, load
 from anodiff.data.index import index
 from anodiff.detector import Detector
 
-SETS = {
-    "bottle": ("mvtec_ad/bottle", "split"),
-    "toothbrush": ("mvtec_ad/toothbrush", "split"),
-    "kolektor": ("kolektor_sdd/kolektorsdd", "split"),
-    "PA_BFT01_TL": ("piped/PA_BFT01_TL", "split"),
-    "PA_GLA01_TL": ("piped/PA_GLA01_TL", "split"),
-    "magnetic_tile": ("magnetic_tile/manifest.csv", "split_grouped"),
-}
 LEVELS = (0.954, 3.413)  # the lower two of the four
 TOP = 152.16  # the highest
 FAMILIES: dict[str, tuple[str, ...]] = {

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from real_sets import SETS as REAL
 
 from anodiff import compose
 from anodiff.config import RunConfig, load, parse
@@ -37,13 +38,7 @@ from anodiff.metrics.pixel import PixelScores
 from anodiff.train.progress import progress
 from anodiff.version import __version__
 
-SETS = {
-    "bottle": ("mvtec_ad/bottle", "split"),
-    "toothbrush": ("mvtec_ad/toothbrush", "split"),
-    "kolektor": ("kolektor_sdd/kolektorsdd", "split"),
-    "PA_BFT01_TL": ("piped/PA_BFT01_TL", "split"),
-    "PA_GLA01_TL": ("piped/PA_GLA01_TL", "split"),
-}
+SETS = {name: place for name, place in REAL.items() if name != "magnetic_tile"}
 PIXELS = (
     "data={size: 128, aspect: square}",
     "labels={kind: category}",

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from real_sets import SETS
 
 from anodiff import artefact
 from anodiff.config import load
@@ -32,14 +33,6 @@ from anodiff.gather import gather
 from anodiff.metrics.pixel import PixelScores
 from anodiff.version import __version__
 
-SETS = {
-    "bottle": ("mvtec_ad/bottle", "split"),
-    "toothbrush": ("mvtec_ad/toothbrush", "split"),
-    "kolektor": ("kolektor_sdd/kolektorsdd", "split"),
-    "PA_BFT01_TL": ("piped/PA_BFT01_TL", "split"),
-    "PA_GLA01_TL": ("piped/PA_GLA01_TL", "split"),
-    "magnetic_tile": ("magnetic_tile/manifest.csv", "split_grouped"),
-}
 FIGURES = ("image_auroc", "pixel_auroc")
 
 

@@ -101,7 +101,8 @@ class Memory(Learnt):
             (a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)  # [B h w, n]
             for a, b in zip(z.split(groups, dim=1), remembered.split(groups, dim=1), strict=True)
         ]
-        if without is not None and bool((source != without).any()):  # one picture alone has its own places only
+        # One picture alone has nothing but its own places.
+        if without is not None and bool((source != without).any()):
             squares = [square[:, source != without] for square in squares]
         found = []
         for stages in self.sets:

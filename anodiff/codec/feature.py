@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from anodiff.codec.backbone import Backbone
 from anodiff.codec.protocol import by_row, whole_cells
 from anodiff.codec.whiten import ChannelMoments, Mode, Whiten
-from anodiff.errors import DataError, RefusalError
+from anodiff.errors import ConfigError, DataError, RefusalError
 
 
 class FeatureCodec(nn.Module):
@@ -20,6 +20,10 @@ class FeatureCodec(nn.Module):
 
     The local mean and the joining of stages follow PatchCore (Roth et al., arXiv:2106.08265, section 3.1).
     With stages 2 and 3 of `tf_efficientnet_lite0` a picture of 256 x 256 becomes `[152, 32, 32]`.
+
+    A code as fine as the finest stage says every number of the deep ones several times over. With `fold` = f the code
+    is as coarse as `stride` says, and stages finer than that keep f x f positions of theirs in each of its own, as
+    channels (space to depth): at stride 16 and fold 2 stages 2 and 3 become `[4 * 40 + 112, 16, 16]`.
     """
 
     paints = False
@@ -33,6 +37,7 @@ class FeatureCodec(nn.Module):
         floor: float = 1e-3,
         local: int = 3,
         stride: int | None = None,
+        fold: int = 1,
     ) -> None:
         """Store the parts.
 
@@ -42,14 +47,24 @@ class FeatureCodec(nn.Module):
             floor: Smallest variance the whitening divides by, relative to the mean variance.
             local: Side of the window each feature is averaged over, in positions of its own map; odd; 1: none.
             stride: Pixels a side of one position of `z`; None: that of the finest map.
+            fold: Positions a side that a stage keeps in one of `z`, at most; where it is finer still they are means.
+
+        Raises:
+            ConfigError: a fold that does not divide the stride, or beside the full covariance, which mixes stages.
         """
         super().__init__()
         self.backbone = backbone
-        self.groups = tuple(backbone.channels)
-        self.whiten = Whiten(mode=whitening, floor=floor, groups=self.groups)
-        self.local = local
-        self.channels = sum(backbone.channels)
         self.stride = stride or min(backbone.strides)
+        if self.stride % fold or (fold > 1 and whitening == "full"):
+            raise ConfigError(
+                f"codec.fold: {fold} should divide the stride {self.stride}, and keeps stages apart, which asks for "
+                f"codec.whitening: stage or channel, not {whitening}."
+            )
+        self.folds = tuple(min(fold, max(1, self.stride // s)) for s in backbone.strides)
+        self.groups = tuple(c * f * f for c, f in zip(backbone.channels, self.folds, strict=True))
+        self.whiten = Whiten(mode=whitening, floor=floor, groups=backbone.channels)
+        self.local = local
+        self.channels = sum(self.groups)
 
     def learn(self, images: Iterable[Tensor]) -> None:
         """Learn the whitening from good pictures, in one pass and in constant memory.
@@ -63,7 +78,7 @@ class FeatureCodec(nn.Module):
         moments: ChannelMoments | None = None
         with torch.no_grad():
             for image in images:
-                seen = ChannelMoments.of(self.features(image))
+                seen = self._moments(image)
                 moments = seen if moments is None else moments + seen
         if moments is None:
             raise DataError("expected at least one good picture to learn the whitening from, got none")
@@ -108,16 +123,31 @@ class FeatureCodec(nn.Module):
     def _features(self, image: Tensor) -> Tensor:
         return self._joined(self._maps(image), image)
 
+    def _moments(self, image: Tensor) -> ChannelMoments:
+        """What a batch teaches the whitening; where positions are folded, each stage by itself and at its own size."""
+        if max(self.folds) == 1:
+            return ChannelMoments.of(self.features(image))
+        rows = [self._maps(row) for row in image.split(1)]
+        stages = [ChannelMoments.of(torch.cat(maps)) for maps in zip(*rows, strict=True)]
+        return ChannelMoments.apart(stages, count=len(image))
+
     def _maps(self, image: Tensor) -> list[Tensor]:
+        """The stages' maps at their own size, none finer than what is kept of it."""
         maps = self.backbone(image)
-        if self.local == 1:
-            return maps
-        # Positions beyond the border are left out of the mean; counting them as zeros would darken every edge.
-        return [F.avg_pool2d(m, self.local, 1, self.local // 2, count_include_pad=False) for m in maps]
+        if self.local > 1:
+            # Positions beyond the border are left out of the mean; counting them as zeros would darken every edge.
+            maps = [F.avg_pool2d(m, self.local, 1, self.local // 2, count_include_pad=False) for m in maps]
+        sizes = self._sizes(image)
+        return [at_size(m, s) if m.shape[-2] > s[0] else m for m, s in zip(maps, sizes, strict=True)]
+
+    def _sizes(self, image: Tensor) -> list[tuple[int, int]]:
+        height, width = (-(-side // self.stride) for side in image.shape[-2:])
+        return [(height * f, width * f) for f in self.folds]
 
     def _joined(self, maps: Sequence[Tensor], image: Tensor) -> Tensor:
-        size = (-(-image.shape[-2] // self.stride), -(-image.shape[-1] // self.stride))
-        return torch.cat([at_size(m, size) for m in maps], dim=1)  # [B, channels, *size]
+        sized = [at_size(m, size) for m, size in zip(maps, self._sizes(image), strict=True)]
+        parts = [m if f == 1 else F.pixel_unshuffle(m, f) for m, f in zip(sized, self.folds, strict=True)]
+        return torch.cat(parts, dim=1)  # [B, channels, ceil(H / stride), ceil(W / stride)]
 
 
 def at_size(z: Tensor, size: tuple[int, int]) -> Tensor:

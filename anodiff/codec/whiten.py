@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from anodiff.errors import ConfigError, DataError
@@ -34,6 +33,17 @@ class ChannelMoments:
         mean = rows.mean(dim=1)
         centred = rows - mean[:, None]
         return cls(rows.shape[1], mean, centred @ centred.T)
+
+    @classmethod
+    def apart(cls, moments: Sequence[ChannelMoments], *, count: int) -> ChannelMoments:
+        """The moments of the channels of several maps of whatever sizes, with no covariance between maps.
+
+        Args:
+            moments: of each map.
+            count: what they weigh when others are added.
+        """
+        mean = torch.cat([m.mean for m in moments])
+        return cls(count, mean, torch.block_diag(*(m.covariance for m in moments)) * count)
 
     def __add__(self, other: ChannelMoments) -> ChannelMoments:
         count = self.count + other.count
@@ -154,4 +164,5 @@ def _applied(z: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
     centred = z - mean[:, None, None]
     if weight.ndim == 1:
         return centred * weight[:, None, None]
-    return F.conv2d(centred, weight[:, :, None, None])
+    # Not as a convolution: torch has no fast one for a single position.
+    return (weight @ centred.flatten(2)).unflatten(2, centred.shape[-2:])

@@ -37,7 +37,14 @@ def codec(config: RunConfig, *, weights: str | None = None) -> Codec:
             return PixelCodec(config.data.channels, patch=patch)
         case schema.FeatureCodec() as c:
             found = backbone(c.backbone, c.stages, weights=source(weights or c.weights))
-            return FeatureCodec(fused(found), whitening=c.whitening, floor=c.floor, local=c.local)
+            return FeatureCodec(
+                fused(found),
+                whitening=c.whitening,
+                floor=c.floor,
+                local=c.local,
+                stride=c.stride,
+                fold=c.fold,
+            )
         case schema.LatentCodec() as c:
             net = autoencoder(config)
             if c.weights is not None and weights != LEARNT:

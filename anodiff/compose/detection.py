@@ -25,14 +25,21 @@ from anodiff.detect.flow import FlowScorer
 from anodiff.detect.headed import Headed
 from anodiff.detect.heatmap import Smooth
 from anodiff.detect.nearest import NearestScorer
+from anodiff.detect.onestep import OneStepError
 from anodiff.detect.opinion import OpinionScorer
 from anodiff.detect.pool import Maximum, Pool, TopShare
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.repair import Repair
 from anodiff.detect.resampled import Resampled
-from anodiff.detect.residual import ResidualCovariance, ResidualSquares, ResidualVariance
+from anodiff.detect.residual import (
+    ResidualCovariance,
+    ResidualLaw,
+    ResidualPosition,
+    ResidualSquares,
+    ResidualVariance,
+)
 from anodiff.detect.restore import Inversion, PartialNoise, Pulled, Restorer
-from anodiff.detect.scorer import BoundScorer, Fused, OneStepError, RestorationScorer, Scorer
+from anodiff.detect.scorer import BoundScorer, Fused, RestorationScorer, Scorer
 from anodiff.detect.steering import Steering
 from anodiff.detect.surprise import Surprise
 from anodiff.detect.threshold import Conformal, Quantile, Threshold
@@ -152,28 +159,7 @@ def _scorer(
 ) -> Scorer:
     match config.score:
         case schema.OneStep() as s:
-            weigh = {
-                "plain": ResidualSquares,
-                "channel": lambda: ResidualVariance(floor=s.floor),
-                "covariance": lambda: ResidualCovariance(floor=s.floor),
-            }[s.residual]()
-            groups = beside.groups if s.stages == "apart" and isinstance(beside, FeatureCodec) else None
-            calibration = None if s.fuse == "mean" else Surprise()
-            agree = s.fuse == "agreement"
-            found = OneStepError(
-                s.sigmas, weigh, draws=s.draws, groups=groups, calibration=calibration, geometric=agree
-            )
-            if marker is not None and isinstance(s.head, schema.LearnedHead):
-                found = Headed(found, marker, weight=s.head.weight)
-            if s.nearest:
-                seen = NearestScorer(
-                    s.nearest, groups=groups, calibration=calibration, geometric=agree, seed=config.seed
-                )
-                maps = [len(s.sigmas) * len(groups or (1,)), len(seen.memory.sets)]  # each counts as much
-                found = Fused(
-                    [found, seen], calibration=NoCalibration(), weights=maps, geometric=agree, shared=True
-                )
-            return _heard(found, judge, s.sigmas, s.draws, s.opinion)
+            return _heard(_one_step(s, config, beside, marker), judge, s.sigmas, s.draws, s.opinion)
         case schema.PartialNoise() as s:
             restorer = PartialNoise(
                 s.levels,
@@ -207,6 +193,61 @@ def _scorer(
         case schema.Opinion() as s:
             assert judge is not None  # the configuration refuses a family without one
             return OpinionScorer(judge, s.levels, draws=s.draws)
+
+
+def _one_step(s: schema.OneStep, config: RunConfig, beside: Codec | None, marker: nn.Module | None) -> Scorer:
+    """What one step leaves, the head's marks on it, and the nearest good places, as far as they are asked for."""
+    groups, folds, kept = None, None, None
+    if s.stages == "apart" and isinstance(beside, FeatureCodec):
+        groups = beside.groups
+        if s.unscored >= len(groups):
+            raise ConfigError(
+                f"score.unscored: {s.unscored} leaves none of the {len(groups)} stages of the codec to score by; take "
+                f"{len(groups) - 1} at most."
+            )
+        folds = beside.folds
+        kept = folds if marker is None else None  # a head reads all stages at one size
+    calibration = None if s.fuse == "mean" else Surprise()
+    agree = s.fuse == "agreement"
+    found = OneStepError(
+        s.sigmas,
+        _law(s),
+        draws=s.draws,
+        groups=groups,
+        folds=kept,
+        first=s.unscored,
+        calibration=calibration,
+        geometric=agree,
+        sharp=s.map == "sharp",
+    )
+    scored = len(found.heard)
+    if marker is not None and isinstance(s.head, schema.LearnedHead):
+        found = Headed(found, marker, weight=s.head.weight)
+    if not s.nearest:
+        return found
+    seen = NearestScorer(
+        s.nearest,
+        groups=groups,
+        folds=folds,
+        first=s.unscored,
+        calibration=calibration,
+        geometric=agree,
+        seed=config.seed,
+    )
+    weights = [scored, len(seen.memory.sets)]  # each map counts as much
+    return Fused([found, seen], calibration=NoCalibration(), weights=weights, geometric=agree, shared=True)
+
+
+def _law(s: schema.OneStep) -> ResidualLaw:
+    match s.residual:
+        case "plain":
+            return ResidualSquares()
+        case "channel":
+            return ResidualVariance(floor=s.floor)
+        case "covariance":
+            return ResidualCovariance(floor=s.floor)
+        case "position":
+            return ResidualPosition(floor=s.floor)
 
 
 def _check_cells(config: RunConfig, size: tuple[int, int]) -> None:

@@ -22,6 +22,8 @@ class FeatureCodec(Section):
     kind: Literal["feature"] = "feature"
     backbone: str = "tf_efficientnet_lite0"
     stages: tuple[int, ...] = (2, 3)
+    stride: PositiveInt | None = None  # pixels a side of one position; null: that of the finest stage
+    fold: PositiveInt = 1  # positions a side kept in one of the code, as channels; 1: their mean
     weights: str = "auto"
     whitening: Literal["channel", "stage", "full"] = "full"
     floor: PositiveFloat = 0.01  # least variance the whitening divides by, as a share of the mean variance

@@ -19,7 +19,9 @@ class OneStep(Section):
     kind: Literal["one_step"] = "one_step"
     sigmas: tuple[NotNegative, ...] = (1.0,)  # 0: the code itself, no denoiser asked
     draws: PositiveInt = 1
-    residual: Literal["plain", "channel", "covariance"] = "covariance"
+    residual: Literal["plain", "channel", "covariance", "position"] = (
+        "covariance"  # position: from what is usual at each position, as far as position says anything
+    )
     floor: PositiveFloat = 0.05
     stages: Literal["together", "apart"] = (
         "together"  # apart: the residual of each stage of a feature codec is weighed by itself
@@ -27,6 +29,12 @@ class OneStep(Section):
     fuse: Literal["mean", "fisher", "agreement"] = (
         "mean"  # of maps of levels and stages; fisher: their p-values on normals, multiplied; agreement: the geometric
         # mean of how surprising these are
+    )
+    unscored: Annotated[int, Field(ge=0)] = (
+        0  # finest stages, of those apart, that show where and do not score
+    )
+    map: Literal["score", "sharp"] = (
+        "score"  # what shows where; sharp: all stages at the first level, by one law for all positions
     )
     latent: Literal["drawn", "fixed"] = "drawn"  # of a family that draws; fixed: one draw for every picture
     opinion: NotNegative = (
@@ -41,6 +49,11 @@ class OneStep(Section):
             raise ValueError(
                 f"head: learned is believed as far as its marks are rare on good parts, and fuse: {self.fuse} learns "
                 "no such law; set fuse to agreement or fisher, or head.kind to none"
+            )
+        if self.unscored and (self.stages == "together" or self.map == "score"):
+            raise ValueError(
+                f"unscored: {self.unscored} leaves stages to show where and no more, which asks for stages: apart and "
+                "map: sharp; set both, or unscored to 0"
             )
         return self
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from anodiff.cond import Cond
 from anodiff.detect.calibrate import Calibration
 from anodiff.detect.restore import Model
-from anodiff.detect.scorer import Observation, Observations, Parts, Scorer
+from anodiff.detect.scorer import Maps, Observation, Observations, Parts, Scorer
 from anodiff.detect.threshold import Threshold
 from anodiff.errors import ConfigError, DataError
 
@@ -53,6 +53,24 @@ class ScorerByLabel(Scorer):
         return _each(
             lambda k, rows: self.scorers[k].weigh(tuple(part[rows] for part in own)), label, len(self.scorers)
         )
+
+    @property
+    def places(self) -> bool:
+        """Whether they have a map of their own that shows where."""
+        return self.scorers[0].places
+
+    def maps(self, parts: Parts) -> Maps:
+        """Both maps, each row's by its label's scorer."""
+        score = self.weigh(parts)
+        if not self.places:
+            return Maps(score, score)
+        *own, label = parts
+        place = _each(
+            lambda k, rows: self.scorers[k].maps(tuple(part[rows] for part in own)).place,
+            label,
+            len(self.scorers),
+        )
+        return Maps(score, place)
 
     def learn(self, observations: Observations) -> None:
         """Teach each scorer with the pictures of its label."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from anodiff.cond import Cond
 from anodiff.detect.encoded import Encoded
 from anodiff.detect.restore import Model
-from anodiff.detect.scorer import Observation, Observations, Parts, Scorer
+from anodiff.detect.scorer import Maps, Observation, Observations, Parts, Scorer
 from anodiff.detect.surprise import Surprise
 from anodiff.errors import ConfigError
 
@@ -62,8 +62,19 @@ class Headed(Scorer):
 
     def weigh(self, parts: Parts) -> Tensor:
         """The map [B, 1, h, w]."""
-        plain = self.inner.weigh(parts[:-1])
-        return plain * (1 - self.share) + self.surprise(self.odds(parts)) * self.share
+        return self.maps(parts).score
+
+    @property
+    def places(self) -> bool:
+        """Whether the inner scorer has a map of its own that shows where; the head's marks count for that too."""
+        return self.inner.places
+
+    def maps(self, parts: Parts) -> Maps:
+        """Both maps."""
+        plain = self.inner.maps(parts[:-1])
+        marks = self.surprise(self.odds(parts)) * self.share
+        score = plain.score * (1 - self.share) + marks
+        return Maps(score, plain.place * (1 - self.share) + marks if self.places else score)
 
     def learn(self, observations: Observations) -> None:
         """Teach the inner scorer, then what odds are usual; the head learns nothing here."""

@@ -132,11 +132,14 @@ def furthest(places: Tensor, count: int, draw: torch.Generator) -> Tensor:
 class NearestScorer(Scorer):
     """The distance of each place's code to the nearest remembered one, for each pair of stages; no denoiser is asked.
 
-    What is usual is learnt by leaving each good picture's own places out. Maps have half the codec's resolution.
+    What is usual is learnt by leaving each good picture's own places out. Maps have half the codec's resolution; of a
+    code that keeps positions folded, its own.
 
     Args:
         count: places remembered.
         groups: channels of each stage of a feature codec. None: all together.
+        folds: of each group, the positions a side that lie in its channels, as in `ResidualScorer`. None: 1 for all.
+        first: the first group that is compared; those before it are left out.
         calibration: of each map before the mean; copied. With `Surprise` the mean is Fisher's.
         geometric: take the geometric mean.
         seed: of what is drawn.
@@ -149,12 +152,18 @@ class NearestScorer(Scorer):
         count: int,
         *,
         groups: Sequence[int] | None = None,
+        folds: Sequence[int] | None = None,
+        first: int = 0,
         calibration: Calibration | None = None,
         geometric: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.memory = Memory(count, groups=groups, seed=seed)
+        self.groups = groups
+        self.folds = tuple(folds or (1,) * len(groups or (1,)))
+        self.first = first
+        each = [g // f**2 for g, f in zip(groups or (), self.folds, strict=False)][first:]
+        self.memory = Memory(count, groups=each or None, seed=seed)
         self.blend = Blend(len(self.memory.sets), calibration or GlobalCalibration(), geometric=geometric)
 
     @property
@@ -163,10 +172,16 @@ class NearestScorer(Scorer):
         return 0
 
     def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
-        """The code in means of squares [B, c, h / 2, w / 2]."""
+        """The code in means of squares: [B, c, h / 2, w / 2], or [B, c, h, w] where it is folded."""
         del cond
         z = model[1].encode(image)
-        return Observation((F.avg_pool2d(z, SHRINK, ceil_mode=True, count_include_pad=False),))
+        groups = ((z,) if self.groups is None else z.split(tuple(self.groups), dim=1))[self.first :]
+        if max(self.folds) == 1:
+            z = torch.cat(groups, dim=1)
+            return Observation((F.avg_pool2d(z, SHRINK, ceil_mode=True, count_include_pad=False),))
+        folds = self.folds[self.first :]
+        means = [g.unflatten(1, (-1, f * f)).mean(2) for g, f in zip(groups, folds, strict=True)]
+        return Observation((torch.cat(means, dim=1),))
 
     def weigh(self, parts: Parts) -> Tensor:
         """The map [B, 1, h / 2, w / 2]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from anodiff.detect.content import coarse_seed
 from anodiff.detect.crossed import Kept, Observed, all_labels, crossed_scores
 from anodiff.detect.heatmap import Smooth
 from anodiff.detect.pool import Pool
-from anodiff.detect.scorer import Observation, Parts, Scorer
+from anodiff.detect.scorer import Maps, Observation, Parts, Scorer
 from anodiff.detect.steering import Steering
 from anodiff.detect.threshold import Threshold
 from anodiff.diffusion.denoiser import Denoiser
@@ -71,7 +72,7 @@ def bare(denoiser: Denoiser) -> Denoiser:
 
 class Predictor(nn.Module):
     """`image -> scorer -> smooth -> calibration -> pool -> threshold`, with noise keyed by the picture's
-    content.
+    content; a scorer with a map of its own that shows where has that one smoothed and calibrated likewise.
 
     Its `state_dict` is all that a model file holds: a fresh predictor of the same configuration that loads
     it gives the same scores. A row of a batch depends on nothing but itself. After `learn` it only reads, so
@@ -136,6 +137,7 @@ class Predictor(nn.Module):
         self.head = head
         self.smooth = smooth
         self.calibration = calibration
+        self.sight = copy.deepcopy(calibration) if scorer.places else None
         self.pool = pool
         self.threshold = threshold
         self.mask_threshold = mask_threshold
@@ -155,12 +157,12 @@ class Predictor(nn.Module):
         """What `image` [B, C, H, W] in [0, 1] was found to be; the noise of `cond` is replaced."""
         cond = self.labelled(image, cond)
         observed = self.observe(image, cond)
-        heat = self.heat(observed.parts, cond.label)  # [B, 1, h, w]
-        score = self.pool(heat)  # [B]
+        maps = self.maps(observed.parts, cond.label)
+        score = self.pool(maps.score)  # [B]
         return Scored(
             score=score,
             p_value=_p_value(self.threshold, score, cond.label),
-            heat=heat,
+            heat=maps.place,
             restored=observed.restored,
             threshold=_values(self.threshold, cond.label, len(image)),
             mask_threshold=_values(self.mask_threshold, cond.label, len(image)),
@@ -202,15 +204,13 @@ class Predictor(nn.Module):
             cond, label=found if cond.label is None else torch.where(cond.label < 0, found, cond.label)
         )
 
-    def heat(self, parts: Parts, label: Tensor | None = None) -> Tensor:
-        """The calibrated map [B, 1, h, w] of what was observed; `label` [B] where it is calibrated by label."""
-        maps = self.smooth(self.scorer.weigh(parts))
-        return self.calibration(maps, label) if self._apart else self.calibration(maps)
-
-    @property
-    def _apart(self) -> bool:
-        """Whether what is usual is learnt for each label by itself."""
-        return isinstance(self.calibration, CalibrationByLabel)
+    def maps(self, parts: Parts, label: Tensor | None = None) -> Maps:
+        """The calibrated maps [B, 1, h, w] of what was observed; `label` [B] where they are calibrated by label."""
+        found = self.scorer.maps(parts)
+        score = _calibrated(self.calibration, self.smooth(found.score), label)
+        if self.sight is None:
+            return Maps(score, score)
+        return Maps(score, _calibrated(self.sight, self.smooth(found.place), label))
 
     @torch.no_grad()
     def learn(self, normals: Images, held: Images, *, strangers: Images | None = None) -> Lesson:
@@ -267,9 +267,9 @@ class Predictor(nn.Module):
         scores, maxima, labels = [], [], []
         for batch in held():
             image, cond = self._batch(batch)
-            heat = self.heat(self.observe(image, cond).parts, cond.label)
-            scores.append(self.pool(heat))
-            maxima.append(heat.amax(dim=(1, 2, 3)))
+            maps = self.maps(self.observe(image, cond).parts, cond.label)
+            scores.append(self.pool(maps.score))
+            maxima.append(maps.place.amax(dim=(1, 2, 3)))
             labels.append(cond.label)
         if not scores:
             raise DataError("Expected good pictures to learn the threshold from, got none: hold some out.")
@@ -286,22 +286,28 @@ class Predictor(nn.Module):
         self.scorer.learn(lambda: (parts for parts, _ in observed()))
         if strangers is not None:
             self.scorer.temper(lambda: (parts for parts, _ in strangers()))
-        if isinstance(self.calibration, CalibrationByLabel):
-            self.calibration.learn(lambda: ((self._map(parts), _known(label)) for parts, label in observed()))
-        else:
-            self.calibration.learn(self._map(parts) for parts, _ in observed())
+        # Small beside the observations: one channel each.
+        found = [(self.scorer.maps(parts), label) for parts, label in observed()]
+        self._usual(self.calibration, [(maps.score, label) for maps, label in found])
+        if self.sight is not None:
+            self._usual(self.sight, [(maps.place, label) for maps, label in found])
 
     def _score(self, parts: Parts, label: Tensor | None) -> Tensor:
         """The scores [B] of what was observed, on the CPU."""
-        return self.pool(self.heat(parts, label)).cpu()
+        return self.pool(self.maps(parts, label).score).cpu()
 
     def _scored(self, observed: Callable[[], Iterable[Observed]]) -> tuple[Tensor, Tensor | None]:
         """The scores [n] and labels [n] of all that was observed."""
         found = [(self._score(parts, label), label) for parts, label in observed()]
         return torch.cat([score for score, _ in found]), all_labels([label for _, label in found])
 
-    def _map(self, parts: Parts) -> Tensor:
-        return self.smooth(self.scorer.weigh(parts))
+    def _usual(
+        self, calibration: Calibration | CalibrationByLabel, maps: Sequence[tuple[Tensor, Tensor | None]]
+    ) -> None:
+        if isinstance(calibration, CalibrationByLabel):
+            calibration.learn(lambda: ((self.smooth(m), _known(label)) for m, label in maps))
+        else:
+            calibration.learn(self.smooth(m) for m, _ in maps)
 
     def _batch(self, batch: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Cond]:
         """A batch of normals and its conditions, its labels among them where the model has labels."""
@@ -326,6 +332,10 @@ class Predictor(nn.Module):
         if not kept:
             raise DataError("Expected good pictures to learn what is usual from, got none: hold some out.")
         return Kept(kept)
+
+
+def _calibrated(calibration: Calibration | CalibrationByLabel, maps: Tensor, label: Tensor | None) -> Tensor:
+    return calibration(maps, label) if isinstance(calibration, CalibrationByLabel) else calibration(maps)
 
 
 def _known(label: Tensor | None) -> Tensor:

@@ -7,11 +7,10 @@ normals as if they had not been learnt from, can so be repeated over observation
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +20,7 @@ from anodiff.detect.blend import Blend
 from anodiff.detect.calibrate import Calibration, GlobalCalibration
 from anodiff.detect.distance import Distance
 from anodiff.detect.encoded import Encoded
-from anodiff.detect.residual import ResidualCovariance, ResidualSquares, ResidualVariance
-from anodiff.detect.restore import Blank, Model, OneStep, Restorer, paint, source
+from anodiff.detect.restore import Model, Restorer, source
 from anodiff.diffusion.guidance import Bind
 from anodiff.diffusion.levels import spaced
 from anodiff.diffusion.likelihood import terms
@@ -35,11 +33,12 @@ Parts = tuple[Tensor, ...]
 Observations = Callable[[], Iterable[Parts]]
 """Every call goes once through the observations of the normals, in the same order."""
 
-THIN = 2
-"""Of groups of channels, the law is learnt from every so many rows and columns: neighbours of deep stages, brought to
-the finest one's size, say the same."""
 
-Weigh = ResidualSquares | ResidualVariance | ResidualCovariance
+class Maps(NamedTuple):
+    """The two maps that a scorer makes of what was observed; one and the same where it makes no difference."""
+
+    score: Tensor  # [B, 1, h, w] whose highest values make the picture's score: whether there is a defect
+    place: Tensor  # [B, 1, h', w'] where it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +73,16 @@ class Scorer(nn.Module):
     def weigh(self, parts: Parts) -> Tensor:
         """The map [B, 1, h, w] of what was observed."""
 
+    @property
+    def places(self) -> bool:
+        """Whether it has a map of its own that shows where."""
+        return False
+
+    def maps(self, parts: Parts) -> Maps:
+        """The map of `weigh`, and the one that shows where."""
+        found = self.weigh(parts)
+        return Maps(found, found)
+
     def learn(self, observations: Observations) -> None:
         """Learn from normals, from scratch; scorers that learn nothing do nothing."""
 
@@ -83,104 +92,6 @@ class Scorer(nn.Module):
     def forward(self, model: Model, image: Tensor, cond: Cond) -> Tensor:
         """The map [B, 1, h, w] of `image` [B, C, H, W] in [0, 1]."""
         return self.weigh(self.observe(model, image, cond).parts)
-
-
-class ResidualScorer(Scorer):
-    """The residual `z - z_hat` of one or more restorers, each weighed by its own law on normals; codec
-    resolution.
-
-    Each map is calibrated on normals before the mean is taken. Works in any codec's space; where the codec
-    paints, the last restorer's picture comes along.
-
-    Args:
-        restorers: one a level.
-        weigh_by: copied once a map.
-        groups: channels that are weighed by themselves, such as those of each stage of a network; they sum to
-            c. None: all together, one map a restorer.
-        calibration: of each map before the mean; copied likewise. With `Surprise` the mean is Fisher's.
-        geometric: take the geometric mean, high where all maps agree; for maps of at least 0, as those of `Surprise`.
-    """
-
-    def __init__(
-        self,
-        restorers: Sequence[Restorer],
-        weigh_by: Weigh,
-        *,
-        groups: Sequence[int] | None = None,
-        calibration: Calibration | None = None,
-        geometric: bool = False,
-    ) -> None:
-        super().__init__()
-        if not restorers:
-            raise ConfigError("A residual scorer needs at least one restorer (one noise level), got none.")
-        self.restorers = tuple(restorers)
-        self.groups = None if groups is None else tuple(groups)
-        self.width = len(self.restorers)
-        maps = self.width * len(self.groups or (1,))
-        self.weighers = cast("Sequence[Weigh]", nn.ModuleList(copy.deepcopy(weigh_by) for _ in range(maps)))
-        self.blend = Blend(maps, calibration or GlobalCalibration(), geometric=geometric)
-
-    @property
-    def evaluations(self) -> int:
-        """The sum over restorers."""
-        return sum(restorer.evaluations for restorer in self.restorers)
-
-    def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
-        """The residuals [B, c, h, w], one a restorer."""
-        denoiser, codec = model
-        z = codec.encode(image)  # [B, c, h, w]
-        found = [restorer.estimate(denoiser, z, cond) for restorer in self.restorers]
-        return Observation(tuple(z - z_hat for z_hat in found), paint(codec, found[-1]))
-
-    def weigh(self, parts: Parts) -> Tensor:
-        """The map [B, 1, h, w]."""
-        return self.blend(self._maps(parts))
-
-    def learn(self, observations: Observations) -> None:
-        """Learn each residual's law, then its map's calibration."""
-        thin = 1 if self.groups is None else THIN
-        for index, weigher in enumerate(self.weighers):
-            weigher.learn(self._grouped(parts)[index][..., ::thin, ::thin] for parts in observations())
-        # One channel each: small beside the residuals.
-        found = [self._maps(parts) for parts in observations()]
-        self.blend.learn(lambda: found)
-
-    def temper(self, strangers: Observations) -> None:
-        """Correct the maps' calibrations."""
-        found = [self._maps(parts) for parts in strangers()]
-        self.blend.temper(lambda: found)
-
-    def _maps(self, parts: Parts) -> list[Tensor]:
-        pairs = zip(self.weighers, self._grouped(parts), strict=True)
-        return [weigher(residual) for weigher, residual in pairs]
-
-    def _grouped(self, parts: Parts) -> Parts:
-        """The residuals, each divided into its groups of channels."""
-        if self.groups is None:
-            return parts
-        return tuple(group for residual in parts for group in residual.split(self.groups, dim=1))
-
-
-class OneStepError(ResidualScorer):
-    """The denoiser's error on x0 in one evaluation a level and draw, weighed by its law on normals; codec
-    resolution.
-
-    `r = z - D(z + sigma n; sigma)`: what the model of normals would not have painted there. At `draws` = 2
-    the noise is taken with both signs. At a level of 0 the residual is the code itself (`Blank`).
-    """
-
-    def __init__(
-        self,
-        sigmas: Sequence[float],
-        weigh_by: Weigh,
-        *,
-        draws: int = 1,
-        groups: Sequence[int] | None = None,
-        calibration: Calibration | None = None,
-        geometric: bool = False,
-    ) -> None:
-        restorers = [OneStep(sigma, draws) if sigma > 0 else Blank() for sigma in sigmas]
-        super().__init__(restorers, weigh_by, groups=groups, calibration=calibration, geometric=geometric)
 
 
 class RestorationScorer(Scorer):
@@ -264,7 +175,7 @@ class BoundScorer(Scorer):
 
 class Fused(Scorer):
     """The weighted mean of other scorers' maps, each calibrated on normals before it is added; the finest
-    resolution.
+    resolution. Where is shown by the first of them that has a map of its own for that.
 
     Args:
         scorers: what is looked at.
@@ -312,9 +223,21 @@ class Fused(Scorer):
         restored = next((o.restored for o in found if o.restored is not None), None)
         return Observation(sum((o.parts for o in found), ()), restored)
 
+    @property
+    def places(self) -> bool:
+        """Whether one of the scorers has a map of its own that shows where."""
+        return any(scorer.places for scorer in self.scorers)
+
     def weigh(self, parts: Parts) -> Tensor:
         """The map [B, 1, h, w]."""
         return self.blend(self._maps(parts))
+
+    def maps(self, parts: Parts) -> Maps:
+        """The fused map, and the one that shows where."""
+        found = [scorer.maps(own) for scorer, own in zip(self.scorers, self._split(parts), strict=True)]
+        score = self.blend([maps.score for maps in found])
+        shown = (maps.place for maps, scorer in zip(found, self.scorers, strict=True) if scorer.places)
+        return Maps(score, next(shown, score))
 
     def learn(self, observations: Observations) -> None:
         """Teach each scorer, then calibrate its map."""

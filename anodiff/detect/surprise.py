@@ -32,12 +32,14 @@ class Surprise(Calibration):
 
     Args:
         reach: deviation of the Gaussian over the map before it is judged, in its own cells.
+        usual: mean and deviation of the logarithm; by default per position, for parts that lie alike. One for all
+            positions ranks the places of a picture as the map does.
     """
 
-    def __init__(self, *, reach: float = 1.0) -> None:
+    def __init__(self, *, reach: float = 1.0, usual: Calibration | None = None) -> None:
         super().__init__()
         self.reach = reach
-        self.position = PositionCalibration()
+        self.position = usual or PositionCalibration()
         self.expect("quantiles", "scale")
 
     def learn(self, maps: Iterable[Tensor]) -> None:

@@ -137,12 +137,14 @@ def trial(
     pixels = PixelScores()
     scores, limits = [], []
     for (parts, label), _ in clean:
-        scores.append(predictor.pool(predictor.heat(parts, label)).double().cpu().numpy())
+        scores.append(predictor.pool(predictor.maps(parts, label).score).double().cpu().numpy())
     for (parts, label), masks in painted:
-        heat = predictor.heat(parts, label)
-        scores.append(predictor.pool(heat).double().cpu().numpy())
+        maps = predictor.maps(parts, label)
+        scores.append(predictor.pool(maps.score).double().cpu().numpy())
         limits.append(limit(label, len(masks)))
-        for row, mask in zip(to_size(heat, masks[0].shape)[:, 0].float().cpu().numpy(), masks, strict=True):
+        for row, mask in zip(
+            to_size(maps.place, masks[0].shape)[:, 0].float().cpu().numpy(), masks, strict=True
+        ):
             pixels.update(row, mask)
     places = {base: place for place, base in enumerate(painting.bases)}
     shown = [*painting.bases, *(defect.base for defect in painting.defects)]

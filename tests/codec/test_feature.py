@@ -135,3 +135,43 @@ def test_pictures_are_not_changed(codec):
     before = image.clone()
     codec.encode(image)
     assert torch.equal(image, before)
+
+
+def test_a_folded_code_keeps_the_finer_stages_positions_as_channels():
+    net = fused(backbone(LITE, (1, 2, 3, 4)))
+    codec = FeatureCodec(net, whitening="stage", stride=16, fold=2)
+    codec.learn(patches(12).split(5))
+    assert codec.folds == (2, 2, 1, 1)
+    assert codec.groups == (96, 160, 112, 320)
+    image = patches(3)
+    z = codec.encode(image)
+    assert z.shape == (3, 688, 4, 4)
+    stages = codec.whiten.each(codec._maps(image))
+    first, second, third, fourth = z.split(codec.groups, dim=1)
+    assert stages[0].shape[-2:] == (8, 8)  # stage 1 has 16 x 16 positions, in means of 2 x 2
+    torch.testing.assert_close(F.pixel_shuffle(first, 2), stages[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(F.pixel_shuffle(second, 2), stages[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(third, stages[2], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fourth, at_size(stages[3], (4, 4)), atol=1e-4, rtol=1e-4)
+
+
+def test_each_stage_of_a_folded_code_is_white_at_its_own_size():
+    codec = FeatureCodec(fused(backbone(LITE, (2, 3))), whitening="stage", floor=1e-6, stride=16, fold=2)
+    codec.learn(patches(12).split(5))
+    whole = FeatureCodec(codec.backbone, whitening="stage", floor=1e-6, stride=16, fold=2)
+    whole.learn([patches(12)])
+    torch.testing.assert_close(whole.whiten.weight, codec.whiten.weight, atol=1e-3, rtol=1e-3)
+    for stage in codec.whiten.each(codec._maps(patches(12))):
+        flat = stage.double().transpose(0, 1).flatten(1)
+        torch.testing.assert_close(flat.mean(1), torch.zeros(len(flat)).double(), atol=1e-3, rtol=0)
+        values = torch.linalg.eigvalsh(torch.cov(flat, correction=0))
+        assert values.max() < 1.01
+        assert values.median() > 0.98
+
+
+def test_a_fold_has_to_fit():
+    net = backbone(LITE, (2, 3), weights="random")
+    with pytest.raises(ConfigError, match=r"fold: 3 should divide the stride 16"):
+        FeatureCodec(net, whitening="stage", stride=16, fold=3)
+    with pytest.raises(ConfigError, match=r"not full"):
+        FeatureCodec(net, stride=16, fold=2)

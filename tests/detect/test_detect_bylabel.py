@@ -10,11 +10,12 @@ from anodiff.cond import Cond
 from anodiff.detect.bylabel import CalibrationByLabel, ScorerByLabel, ThresholdByLabel
 from anodiff.detect.calibrate import PositionCalibration
 from anodiff.detect.heatmap import Smooth
+from anodiff.detect.onestep import OneStepError
 from anodiff.detect.opinion import OpinionScorer
 from anodiff.detect.pool import TopShare
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.residual import ResidualCovariance
-from anodiff.detect.scorer import Fused, OneStepError, Scorer
+from anodiff.detect.scorer import Fused, Scorer
 from anodiff.detect.threshold import Conformal
 from anodiff.diffusion.gan import Critic
 from anodiff.diffusion.levels import Levels, column, level

@@ -11,11 +11,12 @@ from torch import Tensor
 from anodiff.cond import Cond
 from anodiff.detect.detail import Detail
 from anodiff.detect.distance import L1, Latent
+from anodiff.detect.onestep import ResidualScorer
 from anodiff.detect.repair import Repair
 from anodiff.detect.resampled import Resampled
 from anodiff.detect.residual import ResidualSquares
 from anodiff.detect.restore import Inversion, OneStep, PartialNoise, Restorer
-from anodiff.detect.scorer import ResidualScorer, RestorationScorer
+from anodiff.detect.scorer import RestorationScorer
 from anodiff.diffusion.levels import Levels
 from anodiff.diffusion.lowpass import low
 from anodiff.errors import ConfigError, RefusalError

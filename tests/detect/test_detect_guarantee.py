@@ -17,12 +17,12 @@ from anodiff.cond import Cond
 from anodiff.detect.bylabel import ThresholdByLabel
 from anodiff.detect.calibrate import PositionCalibration
 from anodiff.detect.heatmap import Smooth
+from anodiff.detect.onestep import OneStepError
 from anodiff.detect.pool import TopShare
 from anodiff.detect.predictor import Predictor, Scored
 from anodiff.detect.regions import family_p_value, regions
 from anodiff.detect.residual import ResidualCovariance
 from anodiff.detect.result import unbatch
-from anodiff.detect.scorer import OneStepError
 from anodiff.detect.threshold import Conformal
 from anodiff.errors import ConfigError, DataError
 from anodiff.metrics.false_alarms import Counted, false_alarms, flagged, rank

@@ -18,8 +18,9 @@ from anodiff.data.demo import make_demo
 from anodiff.data.faint import SEEN, faint
 from anodiff.data.synthetic import KINDS, VISIBLE
 from anodiff.detect.headed import Encoded, Headed
+from anodiff.detect.onestep import OneStepError
 from anodiff.detect.residual import ResidualCovariance
-from anodiff.detect.scorer import Fused, OneStepError
+from anodiff.detect.scorer import Fused
 from anodiff.detect.surprise import Surprise
 from anodiff.errors import ConfigError
 from anodiff.nets.head import Head

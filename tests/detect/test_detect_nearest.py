@@ -8,8 +8,9 @@ from anodiff.detect.blend import Blend
 from anodiff.detect.calibrate import NoCalibration
 from anodiff.detect.encoded import Encoded
 from anodiff.detect.nearest import Memory, NearestScorer, furthest
+from anodiff.detect.onestep import OneStepError
 from anodiff.detect.residual import ResidualCovariance
-from anodiff.detect.scorer import Fused, OneStepError
+from anodiff.detect.scorer import Fused
 from anodiff.detect.surprise import Surprise
 from anodiff.errors import ConfigError, DataError
 

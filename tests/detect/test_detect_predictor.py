@@ -13,11 +13,12 @@ from anodiff.detect.calibrate import GlobalCalibration, PositionCalibration
 from anodiff.detect.content import coarse_seed
 from anodiff.detect.distance import L1, SSIM
 from anodiff.detect.heatmap import Smooth, array_to_size
+from anodiff.detect.onestep import OneStepError
 from anodiff.detect.pool import Maximum, TopShare
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.residual import ResidualCovariance
 from anodiff.detect.restore import PartialNoise
-from anodiff.detect.scorer import OneStepError, RestorationScorer
+from anodiff.detect.scorer import RestorationScorer
 from anodiff.detect.threshold import Conformal, Quantile
 from anodiff.diffusion.denoiser import KarrasDenoiser
 from anodiff.diffusion.guidance import Clamp

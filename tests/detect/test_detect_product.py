@@ -25,10 +25,11 @@ from anodiff.detect.distance import (
     MultiScaleSSIM,
     Spread,
 )
+from anodiff.detect.onestep import OneStepError, ResidualScorer
 from anodiff.detect.opinion import OpinionScorer
 from anodiff.detect.residual import ResidualCovariance, ResidualSquares, ResidualVariance
 from anodiff.detect.restore import Inversion, Model, OneStep, PartialNoise, Pulled, Restorer
-from anodiff.detect.scorer import BoundScorer, Fused, OneStepError, ResidualScorer, RestorationScorer, Scorer
+from anodiff.detect.scorer import BoundScorer, Fused, RestorationScorer, Scorer
 from anodiff.detect.steering import Steering
 from anodiff.diffusion.classifier import NoisyClassifier
 from anodiff.diffusion.denoiser import Denoiser, EpsDenoiser, KarrasDenoiser, VDenoiser, X0Denoiser

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from anodiff.cond import Cond
 from anodiff.detect.distance import L1, SSIM, Latent, Spread
+from anodiff.detect.onestep import ResidualScorer
 from anodiff.detect.repair import Repair, around, groups
 from anodiff.detect.resampled import Resampled
 from anodiff.detect.residual import ResidualSquares
 from anodiff.detect.restore import Inversion, OneStep, PartialNoise, Restorer
-from anodiff.detect.scorer import ResidualScorer, RestorationScorer
+from anodiff.detect.scorer import RestorationScorer
 from anodiff.diffusion.levels import Levels
 from anodiff.errors import ConfigError, RefusalError
 from anodiff.noise import PerImageNoise

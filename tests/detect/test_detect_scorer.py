@@ -6,16 +6,10 @@ import torch
 from anodiff.cond import Cond
 from anodiff.detect.calibrate import PositionCalibration
 from anodiff.detect.distance import L1, SSIM, Latent
+from anodiff.detect.onestep import OneStepError, ResidualScorer
 from anodiff.detect.residual import ResidualCovariance, ResidualSquares
 from anodiff.detect.restore import Inversion, OneStep, PartialNoise
-from anodiff.detect.scorer import (
-    BoundScorer,
-    Fused,
-    OneStepError,
-    ResidualScorer,
-    RestorationScorer,
-    Scorer,
-)
+from anodiff.detect.scorer import BoundScorer, Fused, RestorationScorer, Scorer
 from anodiff.diffusion.levels import Levels
 from anodiff.errors import ConfigError, RefusalError
 

@@ -6,8 +6,8 @@ import torch
 from scipy.stats import chi2
 
 from anodiff.cond import Cond
+from anodiff.detect.onestep import OneStepError
 from anodiff.detect.residual import ResidualCovariance, ResidualSquares
-from anodiff.detect.scorer import OneStepError
 from anodiff.detect.surprise import BODY, Surprise
 from anodiff.errors import ConfigError, DataError
 
@@ -101,7 +101,7 @@ def test_a_group_of_channels_is_weighed_by_its_own_law(truth, normals, plain, un
         scorer.learn(lambda parts=parts: iter(parts))
         found = scorer(model, image, Cond(noise=unit_noise(3, 9)))
         assert len(scorer.weighers) == len(groups or (1,))
-        assert scorer.width == 1
+        assert scorer.width == len(groups or (1,))
         contrast[groups] = float(
             (found[1, 0, 6:10, 6:10].mean() - found[[0, 2]].mean()) / found[[0, 2]].std()
         )
@@ -110,9 +110,8 @@ def test_a_group_of_channels_is_weighed_by_its_own_law(truth, normals, plain, un
 
 def test_groups_that_do_not_sum_up_are_refused(truth, normals, plain, unit_noise) -> None:
     scorer = OneStepError((0.4,), ResidualSquares(), groups=(2, 2))
-    observed = scorer.observe((truth, plain()), normals(2, seed=0), Cond(noise=unit_noise(2, 0)))
     with pytest.raises(RuntimeError, match="split"):
-        scorer.weigh(observed.parts)
+        scorer.observe((truth, plain()), normals(2, seed=0), Cond(noise=unit_noise(2, 0)))
 
 
 def test_a_scorer_of_stages_is_tempered(truth, normals, plain, unit_noise) -> None:

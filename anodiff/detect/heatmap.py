@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kornia.filters import gaussian_blur2d
+from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor
 
 
@@ -37,9 +38,22 @@ def blur(maps: Tensor, sigma: float) -> Tensor:
     """Maps [B, C, h, w] after a Gaussian of `sigma` of the map's own pixels; 0 leaves them as they are."""
     if sigma <= 0:
         return maps
-    size = 2 * ceil(3 * sigma) + 1
-    # "replicate" works on maps smaller than the kernel, where "reflect" raises.
-    return gaussian_blur2d(maps, (size, size), (sigma, sigma), border_type="replicate")
+    height, width = maps.shape[-2:]
+    return _band(height, sigma).to(maps) @ maps @ _band(width, sigma).T.to(maps)
+
+
+@cache
+def _band(size: int, sigma: float) -> Tensor:
+    """[size, size]: what position i takes from each other by a Gaussian of `sigma`, cut off at 3 `sigma`.
+
+    Positions beyond the border count as the last within. A product with it is ten times as fast as a convolution of one
+    channel.
+    """
+    reach = ceil(3 * sigma)
+    kernel = get_gaussian_kernel1d(2 * reach + 1, sigma, dtype=torch.float64)[0]
+    near = torch.arange(size)[:, None] + torch.arange(-reach, reach + 1)  # [size, 2 reach + 1]
+    band = torch.zeros(size, size, dtype=torch.float64)
+    return band.scatter_add_(1, near.clamp(0, size - 1), kernel.expand(size, -1))
 
 
 @dataclass(frozen=True)

@@ -97,17 +97,18 @@ class Memory(Learnt):
         remembered, source = self.learnt("places"), self.learnt("source")
         groups = self.groups or (code.shape[1],)
         z = code.movedim(1, -1).flatten(0, 2)  # [B h w, c]
-        squares = [
-            (a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)  # [B h w, n]
-            for a, b in zip(z.split(groups, dim=1), remembered.split(groups, dim=1), strict=True)
-        ]
+        pairs = list(zip(z.split(groups, dim=1), remembered.split(groups, dim=1), strict=True))
+        own = [a.square().sum(1) for a, _ in pairs]  # [B h w], the same for all places and so added last
+        squares = [torch.addmm(b.square().sum(1), a, b.T, alpha=-2) for a, b in pairs]  # [B h w, n]
         # One picture alone has nothing but its own places.
         if without is not None and bool((source != without).any()):
             squares = [square[:, source != without] for square in squares]
         found = []
         for stages in self.sets:
             total = sum((squares[k] for k in stages[1:]), squares[stages[0]])
-            nearest = total.amin(1) / sum(groups[k] for k in stages)
+            nearest = (total.amin(1) + sum(own[k] for k in stages)).clamp_min(0) / sum(
+                groups[k] for k in stages
+            )
             found.append(nearest.view(len(code), 1, *code.shape[-2:]))
         return found
 

@@ -1,4 +1,4 @@
-"""Scores of normals by what the other normals taught, so that none is judged by itself."""
+"""Maps of normals by what the other normals taught, so that none is judged by itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anodiff.detect.scorer import Parts
+from anodiff.detect.scorer import Maps, Parts
 
 Observed = tuple[Parts, Tensor | None]
 """What a batch showed, and the label [B] of each picture where the model has labels."""
@@ -28,14 +28,14 @@ class Kept:
         return iter(self.batches)
 
 
-def crossed_scores(
+def crossed_maps(
     observed: Callable[[], Iterable[Observed]],
     teach: Callable[[Callable[[], Iterable[Observed]]], None],
-    score: Callable[[Parts, Tensor | None], Tensor],
+    maps: Callable[[Parts, Tensor | None], Maps],
     *,
     folds: int = FOLDS,
-) -> tuple[Tensor, Tensor | None] | None:
-    """The score [n] of each normal by what those of the other folds taught, and the label [n] of each.
+) -> tuple[Maps, Tensor | None] | None:
+    """The maps [n, 1, h, w] of each normal by what those of the other folds taught, and the label [n] of each.
 
     A picture with a defect hides behind what it taught itself: the deviation of its own place grows by it.
     Cross-fitting takes that back for all that is learnt from observations; the networks saw every picture all the same.
@@ -43,12 +43,12 @@ def crossed_scores(
     Args:
         observed: the normals' observations in a fixed order.
         teach: learns what is usual from observations, from scratch. The caller teaches it with all of them afterwards.
-        score: from a batch's observation and labels to scores [B], by what was taught last.
+        maps: from a batch's observation and labels to its maps, by what was taught last.
         folds: how many.
 
     Returns:
-        None where observations are too many to be kept in memory, so that each fold would run the networks anew, and
-        where a label has fewer pictures than folds.
+        On the CPU. None where observations are too many to be kept in memory, so that each fold would run the networks
+        anew, and where a label has fewer pictures than folds.
     """
     if not isinstance(observed, Kept):
         return None
@@ -57,12 +57,17 @@ def crossed_scores(
     place = _places(count, labels, folds)
     if place is None:
         return None
-    scores = torch.empty(count)
+    order, found = [], []
     for fold in range(folds):
         teach(Kept(list(_rows(observed, place != fold))))
         inside = place == fold
-        scores[inside] = torch.cat([score(*found).float() for found in _rows(observed, inside)])
-    return scores, labels
+        order.append(inside.nonzero().flatten())
+        found += [maps(*row) for row in _rows(observed, inside)]
+    back = torch.cat(order).argsort()
+    score = torch.cat([one.score.cpu() for one in found])[back]
+    if all(one.place is one.score for one in found):
+        return Maps(score, score), labels
+    return Maps(score, torch.cat([one.place.cpu() for one in found])[back]), labels
 
 
 def all_labels(labels: Sequence[Tensor | None]) -> Tensor | None:

@@ -14,7 +14,7 @@ from anodiff.cond import Cond
 from anodiff.detect.bylabel import CalibrationByLabel, ThresholdByLabel
 from anodiff.detect.calibrate import Calibration
 from anodiff.detect.content import coarse_seed
-from anodiff.detect.crossed import Kept, Observed, all_labels, crossed_scores
+from anodiff.detect.crossed import Kept, Observed, all_labels, crossed_maps
 from anodiff.detect.heatmap import Smooth
 from anodiff.detect.pool import Pool
 from anodiff.detect.scorer import Maps, Observation, Parts, Scorer
@@ -206,11 +206,13 @@ class Predictor(nn.Module):
 
     def maps(self, parts: Parts, label: Tensor | None = None) -> Maps:
         """The calibrated maps [B, 1, h, w] of what was observed; `label` [B] where they are calibrated by label."""
-        found = self.scorer.maps(parts)
-        score = _calibrated(self.calibration, self.smooth(found.score), label)
+        return self._calibrated(self.scorer.maps(parts), label)
+
+    def _calibrated(self, maps: Maps, label: Tensor | None) -> Maps:
+        score = _calibrated(self.calibration, self.smooth(maps.score), label)
         if self.sight is None:
             return Maps(score, score)
-        return Maps(score, _calibrated(self.sight, self.smooth(found.place), label))
+        return Maps(score, _calibrated(self.sight, self.smooth(maps.place), label))
 
     @torch.no_grad()
     def learn(self, normals: Images, held: Images, *, strangers: Images | None = None) -> Lesson:
@@ -221,6 +223,9 @@ class Predictor(nn.Module):
         stated rate is that of split-conformal prediction, without a correction. `strangers` are further normals the
         networks were not trained on: they correct how far each kind of evidence is believed.
 
+        What is usual for the calibrated map is learnt from maps that a picture had no part in, wherever they can be
+        had: a law learnt by heart leaves hardly anything of its own pictures, and the unit would be next to nothing.
+
         Raises:
             DataError: no picture, or numbers that are not finite.
             ConfigError: fewer held-out normals than the false-alarm rate needs.
@@ -229,11 +234,19 @@ class Predictor(nn.Module):
         unknown = None if strangers is None else self.observed(strangers)
 
         def teach(observed: Callable[[], Iterable[Observed]]) -> None:
-            self.teach(observed, unknown)
+            self._teach(observed, unknown)
 
-        crossed = crossed_scores(observed, teach, self._score)
-        teach(observed)
-        shown, labels = crossed if crossed is not None else self._scored(observed)
+        crossed = crossed_maps(observed, teach, lambda parts, _: self.scorer.maps(parts))
+        if crossed is None:
+            self.teach(observed, unknown)
+            shown, labels = self._scored(observed)
+        else:
+            teach(observed)
+            maps, labels = crossed
+            self._settle(lambda: [(maps, labels)])
+            device = next(self.calibration.buffers()).device
+            label = None if labels is None else labels.to(device)
+            shown = self.pool(self._calibrated(Maps(*(m.to(device) for m in maps)), label).score).cpu()
         found = self.calibrate(held)
         return Lesson(shown, labels, found.score.cpu(), None if found.label is None else found.label.cpu())
 
@@ -283,14 +296,24 @@ class Predictor(nn.Module):
         strangers: Callable[[], Iterable[Observed]] | None = None,
     ) -> None:
         """Teach scorer and calibration what is usual, from scratch; thresholds stay as they are."""
+        self._teach(observed, strangers)
+        self._settle(lambda: ((self.scorer.maps(parts), label) for parts, label in observed()))
+
+    def _teach(
+        self,
+        observed: Callable[[], Iterable[Observed]],
+        strangers: Callable[[], Iterable[Observed]] | None,
+    ) -> None:
+        """Teach the scorer alone."""
         self.scorer.learn(lambda: (parts for parts, _ in observed()))
         if strangers is not None:
             self.scorer.temper(lambda: (parts for parts, _ in strangers()))
-        # Small beside the observations: one channel each.
-        found = [(self.scorer.maps(parts), label) for parts, label in observed()]
-        self._usual(self.calibration, [(maps.score, label) for maps, label in found])
+
+    def _settle(self, found: Callable[[], Iterable[tuple[Maps, Tensor | None]]]) -> None:
+        """Learn what is usual for the maps; each call of `found` goes once through those of the normals."""
+        _learn(self.calibration, lambda: ((self.smooth(maps.score), label) for maps, label in found()))
         if self.sight is not None:
-            self._usual(self.sight, [(maps.place, label) for maps, label in found])
+            _learn(self.sight, lambda: ((self.smooth(maps.place), label) for maps, label in found()))
 
     def _score(self, parts: Parts, label: Tensor | None) -> Tensor:
         """The scores [B] of what was observed, on the CPU."""
@@ -300,14 +323,6 @@ class Predictor(nn.Module):
         """The scores [n] and labels [n] of all that was observed."""
         found = [(self._score(parts, label), label) for parts, label in observed()]
         return torch.cat([score for score, _ in found]), all_labels([label for _, label in found])
-
-    def _usual(
-        self, calibration: Calibration | CalibrationByLabel, maps: Sequence[tuple[Tensor, Tensor | None]]
-    ) -> None:
-        if isinstance(calibration, CalibrationByLabel):
-            calibration.learn(lambda: ((self.smooth(m), _known(label)) for m, label in maps))
-        else:
-            calibration.learn(self.smooth(m) for m, _ in maps)
 
     def _batch(self, batch: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Cond]:
         """A batch of normals and its conditions, its labels among them where the model has labels."""
@@ -336,6 +351,16 @@ class Predictor(nn.Module):
 
 def _calibrated(calibration: Calibration | CalibrationByLabel, maps: Tensor, label: Tensor | None) -> Tensor:
     return calibration(maps, label) if isinstance(calibration, CalibrationByLabel) else calibration(maps)
+
+
+def _learn(
+    calibration: Calibration | CalibrationByLabel,
+    maps: Callable[[], Iterable[tuple[Tensor, Tensor | None]]],
+) -> None:
+    if isinstance(calibration, CalibrationByLabel):
+        calibration.learn(lambda: ((m, _known(label)) for m, label in maps()))
+    else:
+        calibration.learn(m for m, _ in maps())
 
 
 def _known(label: Tensor | None) -> Tensor:

@@ -144,7 +144,7 @@ def verdicts(
     their own median, which is higher, and the deviation of both.
 
     Args:
-        shown: [n] scores of the pictures that taught, best by what others taught (`crossed_scores`).
+        shown: [n] scores of the pictures that taught, best by what others taught (`crossed_maps`).
         held: [m] scores of those held out.
         shown_label: [n] where the model has labels; each label is judged by itself.
         held_label: [m] likewise.

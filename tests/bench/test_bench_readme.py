@@ -67,6 +67,27 @@ def test_the_table_is_written_between_its_markers_and_checked(results, tmp_path,
     assert call(results, path, "--check") == 1
 
 
+def test_what_the_maps_draw_has_a_table_of_its_own(results, tmp_path):
+    path = readme(tmp_path)
+    call(results, path)
+    cells = json.loads((results / "detection" / "cells.json").read_text())
+    kept = [
+        c["metrics"]["aupro_30"]["value"]
+        for c in cells
+        if c["status"] == "done" and "aupro_30" in c["metrics"]
+    ]
+    lines = path.read_text().partition("How well the maps draw the defects")[2].splitlines()
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    own = [
+        c["metrics"]["aupro_30"]["value"]
+        for c in cells
+        if (c["set"], c["method"], c["status"]) == ("bottle", "features", "done")
+    ]
+    assert len(kept) > len(own) > 1
+    assert f"{sum(own) / len(own):.3f}".removeprefix("0") in rows["bottle"]
+    assert rows["bottle"].count("**") == 2
+
+
 def test_standings_that_are_not_those_of_the_cells_are_refused(results, tmp_path):
     told = json.loads((results / "detection" / "standings.json").read_text())
     told[0]["mean"] += 0.01

@@ -203,14 +203,44 @@ def test_calibrating_with_fresh_normals_changes_the_thresholds_only(denoiser: Ka
     assert predictor.threshold.value != threshold
 
 
-def test_learning_does_not_depend_on_the_memory_given(denoiser: KarrasDenoiser) -> None:
+def test_what_a_scorer_learns_does_not_depend_on_the_memory_given(denoiser: KarrasDenoiser) -> None:
+    """Without memory for observations only the final calibration differs: there are no maps by what others taught."""
     kept, remade = (
         one_step(denoiser, memory=m, threshold=Quantile(), mask_threshold=Quantile()) for m in (2**30, 0)
     )
     for predictor in (kept, remade):
-        predictor.learn(lambda: pictures(5, seed=1).split(3), lambda: pictures(5, seed=51).split(3))
-    for name, value in kept.state_dict().items():
-        torch.testing.assert_close(remade.state_dict()[name], value, rtol=1e-6, atol=1e-6)
+        predictor.learn(lambda: pictures(20, seed=1).split(3), lambda: pictures(5, seed=51).split(3))
+    for name, value in kept.scorer.state_dict().items():
+        torch.testing.assert_close(remade.scorer.state_dict()[name], value, rtol=1e-6, atol=1e-6)
+    score, again = kept(pictures(9, seed=3)).score, remade(pictures(9, seed=3)).score
+    assert torch.corrcoef(torch.stack([score, again]))[0, 1] > 0.9
+
+
+def test_the_unit_of_a_score_is_that_of_pictures_that_did_not_teach(denoiser: KarrasDenoiser) -> None:
+    """Few pictures in many channels are learnt by heart: their own maps hardly vary, those of others do."""
+
+    class Code(PixelCodec):
+        def encode(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.pixel_unshuffle(super().encode(image), 4)  # [B, 48, h / 4, w / 4]
+
+    predictor = Predictor(
+        Code(3),
+        copy.deepcopy(denoiser),
+        OneStepError((0.0,), ResidualCovariance(shrinkage=0.0)),
+        smooth=Smooth(0.0),
+        calibration=GlobalCalibration(),
+        pool=Maximum(),
+        threshold=Conformal(0.2),
+        mask_threshold=Conformal(0.2),
+    )
+    predictor.learn(
+        lambda: pictures(6, seed=1, size=16).split(3), lambda: pictures(9, seed=51, size=16).split(3)
+    )
+    heat = predictor(pictures(40, seed=3, size=16)).heat
+    crossed = float(heat.std())
+    assert 0.2 < crossed < 3
+    predictor.teach(predictor.observed(lambda: pictures(6, seed=1, size=16).split(3)))
+    assert float(predictor(pictures(40, seed=3, size=16)).heat.std()) > 3 * crossed
 
 
 def test_noise_is_keyed_by_what_the_picture_shows() -> None:

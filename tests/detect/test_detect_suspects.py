@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from anodiff.detect.crossed import Kept, crossed_scores
+from anodiff.detect.crossed import Kept, crossed_maps
+from anodiff.detect.scorer import Maps
 from anodiff.detect.suspects import FEWEST, RATE, Suspect, Suspicion, named, verdicts
 
 SIMULATED = 300
@@ -118,7 +119,7 @@ def observations(values: torch.Tensor, label: torch.Tensor | None = None) -> Kep
 
 
 class Mean:
-    """Learns the mean of the first part; the score is the distance from it."""
+    """Learns the mean of the first part; the map is the distance from it."""
 
     def __init__(self) -> None:
         self.seen: list[list[float]] = []
@@ -126,14 +127,15 @@ class Mean:
     def teach(self, observed) -> None:
         self.seen.append(torch.cat([parts[0] for parts, _ in observed()]).tolist())
 
-    def score(self, parts, label) -> torch.Tensor:
-        return (parts[0] - torch.tensor(self.seen[-1]).mean()).abs()
+    def maps(self, parts, label) -> Maps:
+        away = (parts[0] - torch.tensor(self.seen[-1]).mean()).abs().view(-1, 1, 1, 1)
+        return Maps(away, 2 * away)
 
 
 def test_no_picture_is_judged_by_itself() -> None:
     values = torch.arange(11.0)
     model = Mean()
-    found = crossed_scores(observations(values), model.teach, model.score, folds=5)
+    found = crossed_maps(observations(values), model.teach, model.maps, folds=5)
     assert found is not None
     for fold, seen in enumerate(model.seen):
         inside = [value for row, value in enumerate(values.tolist()) if row % 5 == fold]
@@ -142,16 +144,15 @@ def test_no_picture_is_judged_by_itself() -> None:
         abs(value - np.mean([other for k, other in enumerate(values.tolist()) if k % 5 != row % 5]))
         for row, value in enumerate(values.tolist())
     ]
-    assert found[0].tolist() == pytest.approx(expected)
+    assert found[0].score.flatten().tolist() == pytest.approx(expected)
+    assert torch.equal(found[0].place, 2 * found[0].score)
 
 
 def test_a_label_with_too_few_pictures_or_too_much_to_keep_is_not_crossed() -> None:
     model, values = Mean(), torch.arange(12.0)
     kept = observations(values)
-    assert crossed_scores(lambda: iter(kept.batches), model.teach, model.score) is None
+    assert crossed_maps(lambda: iter(kept.batches), model.teach, model.maps) is None
     rare = observations(values, torch.tensor([0] * 8 + [1] * 4))
-    assert crossed_scores(rare, model.teach, model.score) is None
+    assert crossed_maps(rare, model.teach, model.maps) is None
     assert model.seen == []
-    assert (
-        crossed_scores(observations(values, torch.tensor([0, 1] * 6)), model.teach, model.score) is not None
-    )
+    assert crossed_maps(observations(values, torch.tensor([0, 1] * 6)), model.teach, model.maps) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,8 +18,9 @@ from anodiff.config import RunConfig
 from anodiff.config.schema import LatentCodec as Section
 from anodiff.data.crop import Crops
 from anodiff.data.dataset import ImageSet
+from anodiff.train.checkpoint import found
 from anodiff.train.fit import fit
-from anodiff.train.plan import Plan
+from anodiff.train.plan import TINY, Plan
 from anodiff.train.progress import Progress
 
 LOOKED_AT = 64
@@ -89,6 +90,9 @@ def teach(
     alarms: tuple[str, ...] = ()
     seconds = 0.0
     if section.weights is None:
+        if resume is not None and folder is not None and found(folder / "checkpoints"):
+            # The denoiser has begun on codes of this autoencoder: with more time it may go on, and this one may not.
+            plan = replace(plan, max_time=TINY)
         say(f"training the autoencoder (stride {codec.stride}, {codec.channels} channels)")
         outcome = fit(
             compose.criticised(config, codec.net).to(device),  # type: ignore[arg-type]
@@ -104,9 +108,9 @@ def teach(
     codec.requires_grad_(False).eval().to(device)
     say("measuring the scale of the codes, and what the autoencoder loses")
     codec.learn(plain())
-    found = floor(codec, held, defect=section.defect, seed=config.seed)
+    lost = floor(codec, held, defect=section.defect, seed=config.seed)
     say(
-        f"the autoencoder paints good parts anew at {found.psnr:.1f} dB (SSIM {found.ssim:.3f}) and keeps "
-        f"{found.kept:.0%} of defects of {section.defect} px"
+        f"the autoencoder paints good parts anew at {lost.psnr:.1f} dB (SSIM {lost.ssim:.3f}) and keeps "
+        f"{lost.kept:.0%} of defects of {section.defect} px"
     )
-    return Taught(found, alarms, seconds)
+    return Taught(lost, alarms, seconds)

@@ -50,6 +50,33 @@ def test_the_time_of_a_fit_is_that_of_all_its_trainings(pictures: list[np.ndarra
     assert sum(spent) < 2.5
 
 
+def test_with_more_time_the_denoiser_goes_on_and_not_the_autoencoder_it_began_with(
+    pictures: list[np.ndarray], tmp_path: Path
+) -> None:
+    endless = CODEC.replace("steps: 3", "steps: 100000")
+
+    def fit(seconds: float, resume: str | None) -> Detector:
+        words = (f"codec={{{endless}}}", "train.steps=100000", f"train.max_time={seconds}")
+        return Detector(config=configured(*words), device="cpu").fit(
+            pictures[:12], folder=tmp_path, resume=resume
+        )
+
+    def rows() -> tuple[int, int]:
+        codec, own = (
+            (tmp_path / name).read_text().count("\n") for name in ("codec/metrics.csv", "metrics.csv")
+        )
+        return codec, own
+
+    first = fit(1.5, None)
+    before = rows()
+    again = fit(4.0, "auto")
+    after = rows()
+    assert after[0] == before[0]
+    assert after[1] > before[1]
+    for name, value in first.predictor.codec.state_dict().items():
+        assert torch.equal(again.predictor.codec.state_dict()[name], value)
+
+
 @pytest.mark.parametrize("form", ["kl", "vq"])
 def test_a_model_of_codes_scores_alike_after_loading(
     form: str, pictures: list[np.ndarray], tmp_path: Path

@@ -257,3 +257,10 @@ def test_a_configuration_cannot_be_changed() -> None:
     config = load(preset="tiny")
     with pytest.raises(Exception, match="frozen"):
         config.train.steps = 5  # type: ignore[misc]
+
+
+def test_stages_that_do_not_score_have_to_stand_apart() -> None:
+    with pytest.raises(ConfigError, match=r"unscored: 1 leaves stages out.*stages: apart"):
+        load(preset="features", overrides=["score.stages=together"])
+    assert load(preset="features").score.unscored == 1  # type: ignore[union-attr]
+    load(preset="features", overrides=["score.stages=together", "score.unscored=0"])

@@ -31,7 +31,7 @@ class OneStep(Section):
         # mean of how surprising these are
     )
     unscored: Annotated[int, Field(ge=0)] = (
-        0  # finest stages, of those apart, that show where and do not score
+        0  # finest stages, of those apart, that do not score; a sharp map asks them all the same
     )
     map: Literal["score", "sharp"] = (
         "score"  # what shows where; sharp: all stages at the first level, by one law for all positions
@@ -50,10 +50,10 @@ class OneStep(Section):
                 f"head: learned is believed as far as its marks are rare on good parts, and fuse: {self.fuse} learns "
                 "no such law; set fuse to agreement or fisher, or head.kind to none"
             )
-        if self.unscored and (self.stages == "together" or self.map == "score"):
+        if self.unscored and self.stages == "together":
             raise ValueError(
-                f"unscored: {self.unscored} leaves stages to show where and no more, which asks for stages: apart and "
-                "map: sharp; set both, or unscored to 0"
+                f"unscored: {self.unscored} leaves stages out of the score, which asks for stages: apart; set it, or "
+                "unscored to 0"
             )
         return self
 

@@ -47,6 +47,15 @@ SETS = {
 SIDE = 64
 MOST = 120  # pictures of a kind
 SCALES = (1.0, 2.0, 4.0, 8.0)
+AUTOENCODER = (
+    "codec.channels=16",
+    "codec.steps=1400",
+    "codec.batch=8",
+    "codec.learning_rate=2.0e-3",
+    "codec.adversarial=0",
+)
+"""Codes of 4 numbers a position, as elsewhere, lose the grain of grass, glass and gravel: of real pictures, encoded and
+painted again, the judge named .57 right."""
 
 
 def main() -> None:
@@ -74,15 +83,25 @@ def main() -> None:
                 f"seed={args.seed}",
                 "data.aspect=square",
                 "data.holdout=0.1",
+                *AUTOENCODER,
             ],
         )
-        detector = Detector(config=config).fit(table, say=lambda text: print(text, flush=True))
+        folder = args.work / f"words-{args.steps}-{args.seed}"
+        detector = Detector(config=config).fit(
+            table,
+            folder=folder,
+            resume="auto" if folder.exists() else None,
+            say=lambda text: print(text, flush=True),
+        )
         detector.save(file)
     judge = Judge(table, kinds)
     found: dict[str, Any] = generation.about(
         seed=args.seed, data="six kinds of parts, three textures", steps=args.steps, samples=args.count
     )
-    found |= {"kinds": kinds, "judge on real held-out pictures": round(judge.real, 4), "rows": []}
+    found |= {"kinds": kinds, "judge on real held-out pictures": round(judge.real, 4)}
+    through = judge.through(detector, table, kinds)
+    found |= {"through the autoencoder": through, "rows": []}
+    print("through the autoencoder", through, flush=True)
     sheets = {}
     for scale in SCALES:
         agree, spread, row = [], [], []
@@ -155,6 +174,19 @@ class Judge:
         self.model.fit(rows[~apart], labels[~apart])
         self.real = float((self.model.predict(rows[apart]) == labels[apart]).mean())
         self.spreads = [self._mean_distance(rows[labels == number]) for number in range(len(kinds))]
+
+    def through(self, detector: Detector, table: pd.DataFrame, kinds: list[str]) -> dict[str, float]:
+        """The share of real pictures of each kind named right once encoded and painted again: no sample does better."""
+        found = {}
+        codec = detector.predictor.codec
+        for number, kind in enumerate(kinds):
+            small = np.stack([self._small(path) for path in table["image"][table["category"] == kind]])
+            image = torch.from_numpy(small).movedim(-1, 1).float().to(detector.device) / 255
+            with torch.no_grad():
+                again = torch.cat([codec.decode(codec.encode(part)) for part in image.split(32)])
+            rows = (again.clamp(0, 1) * 255).round().byte().movedim(1, -1).cpu().numpy()
+            found[kind] = round(float((self.model.predict(self.features(list(rows))) == number).mean()), 4)
+        return found
 
     def features(self, pictures: list[np.ndarray]) -> np.ndarray:
         """Features [n, d] of pictures uint8 [h, w, C]."""

@@ -97,6 +97,11 @@ class CalibrationByLabel(nn.Module):
         super().__init__()
         self.calibrations = cast("Sequence[Calibration]", nn.ModuleList(calibrations))
 
+    @property
+    def others(self) -> bool:
+        """As each calibration."""
+        return self.calibrations[0].others
+
     def learn(self, maps: Callable[[], Iterable[Labelled]]) -> None:
         """Teach each with the maps [B, 1, h, w] of its label's normals; one pass a label."""
         for k, calibration in enumerate(self.calibrations):
@@ -105,6 +110,25 @@ class CalibrationByLabel(nn.Module):
     def forward(self, maps: Tensor, label: Tensor) -> Tensor:
         """The calibrated maps [B, 1, h, w]."""
         return _each(lambda k, rows: self.calibrations[k](maps[rows]), label, len(self.calibrations))
+
+
+def calibrated(calibration: Calibration | CalibrationByLabel, maps: Tensor, label: Tensor | None) -> Tensor:
+    """The calibrated maps [B, 1, h, w], each by its label [B] where that is asked for."""
+    if isinstance(calibration, CalibrationByLabel):
+        assert label is not None  # a calibration by label comes with a labeller
+        return calibration(maps, label)
+    return calibration(maps)
+
+
+def settle(
+    calibration: Calibration | CalibrationByLabel,
+    maps: Callable[[], Iterable[tuple[Tensor, Tensor | None]]],
+) -> None:
+    """Teach it with the maps [B, 1, h, w] of normals and the label [B] of each; each call goes once through them."""
+    if isinstance(calibration, CalibrationByLabel):
+        calibration.learn(lambda: ((m, label) for m, label in maps() if label is not None))
+    else:
+        calibration.learn(m for m, _ in maps())
 
 
 class ThresholdByLabel(nn.Module):

@@ -19,6 +19,9 @@ from anodiff.learnt import Learnt
 class Calibration(Learnt):
     """A map after what is usual on normals is taken away: `(map - mean) / deviation`."""
 
+    others = False
+    """Whether it is best learnt from maps of normals that had no part in what the maps were made by."""
+
     def __init__(self) -> None:
         super().__init__()
         self.expect("mean", "deviation")
@@ -60,6 +63,8 @@ class NoCalibration(Calibration):
 
 class GlobalCalibration(Calibration):
     """One mean and one deviation for all positions of all normals' maps."""
+
+    others = True
 
     def learn(self, maps: Iterable[Tensor]) -> None:
         """Learn from the maps [B, 1, h, w] of normal pictures, which may differ in size."""

@@ -28,14 +28,28 @@ class Kept:
         return iter(self.batches)
 
 
+@dataclass(frozen=True, eq=False)
+class Crossed:
+    """Maps of normals by what others taught, one row a picture, on the CPU."""
+
+    maps: Maps  # [n, 1, h, w]
+    labels: Tensor | None  # [n]
+    fold: Tensor  # [n] the part each is in, which taught nothing for it
+
+    def rows(self, chosen: Tensor) -> tuple[Maps, Tensor | None]:
+        """The maps and labels of the chosen rows [n]."""
+        labels = None if self.labels is None else self.labels[chosen]
+        return Maps(*(maps[chosen] for maps in self.maps)), labels
+
+
 def crossed_maps(
     observed: Callable[[], Iterable[Observed]],
     teach: Callable[[Callable[[], Iterable[Observed]]], None],
     maps: Callable[[Parts, Tensor | None], Maps],
     *,
     folds: int = FOLDS,
-) -> tuple[Maps, Tensor | None] | None:
-    """The maps [n, 1, h, w] of each normal by what those of the other folds taught, and the label [n] of each.
+) -> Crossed | None:
+    """The maps of each normal by what those of the other folds taught.
 
     A picture with a defect hides behind what it taught itself: the deviation of its own place grows by it.
     Cross-fitting takes that back for all that is learnt from observations; the networks saw every picture all the same.
@@ -47,8 +61,8 @@ def crossed_maps(
         folds: how many.
 
     Returns:
-        On the CPU. None where observations are too many to be kept in memory, so that each fold would run the networks
-        anew, and where a label has fewer pictures than folds.
+        None where observations are too many to be kept in memory, so that each fold would run the networks anew, and
+        where a label has fewer pictures than folds.
     """
     if not isinstance(observed, Kept):
         return None
@@ -66,8 +80,8 @@ def crossed_maps(
     back = torch.cat(order).argsort()
     score = torch.cat([one.score.cpu() for one in found])[back]
     if all(one.place is one.score for one in found):
-        return Maps(score, score), labels
-    return Maps(score, torch.cat([one.place.cpu() for one in found])[back]), labels
+        return Crossed(Maps(score, score), labels, place)
+    return Crossed(Maps(score, torch.cat([one.place.cpu() for one in found])[back]), labels, place)
 
 
 def all_labels(labels: Sequence[Tensor | None]) -> Tensor | None:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from anodiff.codec.protocol import Codec
 from anodiff.cond import Cond
-from anodiff.detect.bylabel import CalibrationByLabel, ThresholdByLabel
+from anodiff.detect.bylabel import CalibrationByLabel, ThresholdByLabel, calibrated, settle
 from anodiff.detect.calibrate import Calibration
 from anodiff.detect.content import coarse_seed
-from anodiff.detect.crossed import Kept, Observed, all_labels, crossed_maps
+from anodiff.detect.crossed import Crossed, Kept, Observed, all_labels, crossed_maps
 from anodiff.detect.heatmap import Smooth
 from anodiff.detect.pool import Pool
 from anodiff.detect.scorer import Maps, Observation, Parts, Scorer
@@ -209,10 +209,10 @@ class Predictor(nn.Module):
         return self._calibrated(self.scorer.maps(parts), label)
 
     def _calibrated(self, maps: Maps, label: Tensor | None) -> Maps:
-        score = _calibrated(self.calibration, self.smooth(maps.score), label)
+        score = calibrated(self.calibration, self.smooth(maps.score), label)
         if self.sight is None:
             return Maps(score, score)
-        return Maps(score, _calibrated(self.sight, self.smooth(maps.place), label))
+        return Maps(score, calibrated(self.sight, self.smooth(maps.place), label))
 
     @torch.no_grad()
     def learn(self, normals: Images, held: Images, *, strangers: Images | None = None) -> Lesson:
@@ -223,8 +223,8 @@ class Predictor(nn.Module):
         stated rate is that of split-conformal prediction, without a correction. `strangers` are further normals the
         networks were not trained on: they correct how far each kind of evidence is believed.
 
-        What is usual for the calibrated map is learnt from maps that a picture had no part in, wherever they can be
-        had: a law learnt by heart leaves hardly anything of its own pictures, and the unit would be next to nothing.
+        A global calibration is learnt from maps that a picture had no part in, wherever they can be had: a law learnt
+        by heart leaves hardly anything of its own pictures, and the unit would be next to nothing.
 
         Raises:
             DataError: no picture, or numbers that are not finite.
@@ -233,20 +233,20 @@ class Predictor(nn.Module):
         observed = self.observed(normals)
         unknown = None if strangers is None else self.observed(strangers)
 
-        def teach(observed: Callable[[], Iterable[Observed]]) -> None:
-            self._teach(observed, unknown)
-
-        crossed = crossed_maps(observed, teach, lambda parts, _: self.scorer.maps(parts))
+        others = self.calibration.others
+        crossed = crossed_maps(
+            observed,
+            lambda observed: (self._teach if others else self.teach)(observed, unknown),
+            lambda parts, label: self.scorer.maps(parts) if others else self.maps(parts, label),
+        )
+        self.teach(observed, unknown)
         if crossed is None:
-            self.teach(observed, unknown)
             shown, labels = self._scored(observed)
+        elif others:
+            shown, labels = self._crossed(crossed), crossed.labels
+            self._settle(lambda: [(crossed.maps, crossed.labels)])
         else:
-            teach(observed)
-            maps, labels = crossed
-            self._settle(lambda: [(maps, labels)])
-            device = next(self.calibration.buffers()).device
-            label = None if labels is None else labels.to(device)
-            shown = self.pool(self._calibrated(Maps(*(m.to(device) for m in maps)), label).score).cpu()
+            shown, labels = self.pool(crossed.maps.score), crossed.labels
         found = self.calibrate(held)
         return Lesson(shown, labels, found.score.cpu(), None if found.label is None else found.label.cpu())
 
@@ -309,11 +309,26 @@ class Predictor(nn.Module):
         if strangers is not None:
             self.scorer.temper(lambda: (parts for parts, _ in strangers()))
 
+    def _crossed(self, crossed: Crossed) -> Tensor:
+        """The scores [n] of normals by what others taught, what is usual for the maps among it."""
+        device = next(self.scorer.buffers(), torch.zeros(0)).device
+        shown = torch.empty(len(crossed.fold))
+        for fold in crossed.fold.unique():
+            inside = crossed.fold == fold
+            others = crossed.rows(~inside)
+            self._settle(lambda others=others: [others])
+            maps, label = crossed.rows(inside)
+            label = None if label is None else label.to(device)
+            shown[inside] = self.pool(
+                self._calibrated(Maps(*(m.to(device) for m in maps)), label).score
+            ).cpu()
+        return shown
+
     def _settle(self, found: Callable[[], Iterable[tuple[Maps, Tensor | None]]]) -> None:
         """Learn what is usual for the maps; each call of `found` goes once through those of the normals."""
-        _learn(self.calibration, lambda: ((self.smooth(maps.score), label) for maps, label in found()))
+        settle(self.calibration, lambda: ((self.smooth(maps.score), label) for maps, label in found()))
         if self.sight is not None:
-            _learn(self.sight, lambda: ((self.smooth(maps.place), label) for maps, label in found()))
+            settle(self.sight, lambda: ((self.smooth(maps.place), label) for maps, label in found()))
 
     def _score(self, parts: Parts, label: Tensor | None) -> Tensor:
         """The scores [B] of what was observed, on the CPU."""
@@ -347,20 +362,6 @@ class Predictor(nn.Module):
         if not kept:
             raise DataError("Expected good pictures to learn what is usual from, got none: hold some out.")
         return Kept(kept)
-
-
-def _calibrated(calibration: Calibration | CalibrationByLabel, maps: Tensor, label: Tensor | None) -> Tensor:
-    return calibration(maps, label) if isinstance(calibration, CalibrationByLabel) else calibration(maps)
-
-
-def _learn(
-    calibration: Calibration | CalibrationByLabel,
-    maps: Callable[[], Iterable[tuple[Tensor, Tensor | None]]],
-) -> None:
-    if isinstance(calibration, CalibrationByLabel):
-        calibration.learn(lambda: ((m, _known(label)) for m, label in maps()))
-    else:
-        calibration.learn(m for m, _ in maps())
 
 
 def _known(label: Tensor | None) -> Tensor:

@@ -144,8 +144,11 @@ def test_no_picture_is_judged_by_itself() -> None:
         abs(value - np.mean([other for k, other in enumerate(values.tolist()) if k % 5 != row % 5]))
         for row, value in enumerate(values.tolist())
     ]
-    assert found[0].score.flatten().tolist() == pytest.approx(expected)
-    assert torch.equal(found[0].place, 2 * found[0].score)
+    assert found.maps.score.flatten().tolist() == pytest.approx(expected)
+    assert torch.equal(found.maps.place, 2 * found.maps.score)
+    assert found.fold.tolist() == [row % 5 for row in range(11)]
+    chosen, _ = found.rows(found.fold == 2)
+    assert chosen.score.flatten().tolist() == pytest.approx(expected[2::5])
 
 
 def test_a_label_with_too_few_pictures_or_too_much_to_keep_is_not_crossed() -> None:

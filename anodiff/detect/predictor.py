@@ -239,14 +239,16 @@ class Predictor(nn.Module):
             lambda observed: (self._teach if others else self.teach)(observed, unknown),
             lambda parts, label: self.scorer.maps(parts) if others else self.maps(parts, label),
         )
-        self.teach(observed, unknown)
-        if crossed is None:
-            shown, labels = self._scored(observed)
-        elif others:
+        if crossed is not None and others:
+            self._teach(observed, unknown)
             shown, labels = self._crossed(crossed), crossed.labels
             self._settle(lambda: [(crossed.maps, crossed.labels)])
         else:
-            shown, labels = self.pool(crossed.maps.score), crossed.labels
+            self.teach(observed, unknown)
+            if crossed is None:
+                shown, labels = self._scored(observed)
+            else:
+                shown, labels = self.pool(crossed.maps.score), crossed.labels
         found = self.calibrate(held)
         return Lesson(shown, labels, found.score.cpu(), None if found.label is None else found.label.cpu())
 

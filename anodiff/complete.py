@@ -138,6 +138,7 @@ def _codec(config: RunConfig) -> schema.Codec:
             "blocks": found["blocks"],
             "attention": found["attention"],
             "groups": found["groups"],
+            "shortcuts": False,
         }
     )
 

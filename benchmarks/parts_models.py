@@ -46,6 +46,7 @@ NET = (
     "net.attention=[1]",
     "train.batch=16",
     "data.holdout=0.05",
+    "codec.channels=16",
     "codec.batch=8",
     "codec.learning_rate=2.0e-3",
     "codec.perceptual=0.3",

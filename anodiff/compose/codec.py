@@ -68,6 +68,7 @@ def autoencoder(config: RunConfig) -> Autoencoder:
             form=c.form,
             codes=c.codes,
             groups=c.groups,
+            shortcuts=c.shortcuts,
         ),
     )
 

@@ -97,6 +97,7 @@ def denoiser(config: RunConfig, channels: int) -> Family:
             cond_channels=beside_channels(config, channels),
             token_channels=0 if config.tokens.kind == "none" else config.tokens.channels,
             transformer=net.transformer,
+            positions=net.positions,
             dropout=net.dropout,
             patch=net.patch,
             edge=net.edge,

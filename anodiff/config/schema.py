@@ -92,6 +92,7 @@ class UNet(Section):
     blocks: PositiveInt = 1
     attention: tuple[int, ...] = ()  # levels with attention, 0 the finest
     transformer: Annotated[int, Field(ge=0)] = 0  # blocks of a spatial transformer there; 0: attention alone
+    positions: bool = False  # these are told where each position lies
     heads: PositiveInt | None = 4  # null: as many as leave head_channels to each
     head_channels: PositiveInt = 64
     resample: Literal["conv", "residual", "fir"] = (

@@ -100,8 +100,10 @@ class Down(nn.Module):
         attention: bool,
         groups: int,
         eps: float,
+        shortcuts: bool,
     ) -> None:
         super().__init__()
+        self.shortcuts = shortcuts
         self.stem = nn.Conv2d(inputs, widths[0], 3, padding=1)
         self.levels = nn.ModuleList()
         self.shrink = nn.ModuleList()
@@ -124,7 +126,8 @@ class Down(nn.Module):
         for i, level in enumerate(self.levels):
             h = level(h)
             if i < len(self.shrink):
-                h = self.shrink[i](F.pad(h, (0, 1, 0, 1)))
+                y = self.shrink[i](F.pad(h, (0, 1, 0, 1)))
+                h = y + F.avg_pool2d(h, 2) if self.shortcuts else y
         return self.last(activated(self.norm, self.middle(h)))
 
 
@@ -141,8 +144,10 @@ class Up(nn.Module):
         attention: bool,
         groups: int,
         eps: float,
+        shortcuts: bool,
     ) -> None:
         super().__init__()
+        self.shortcuts = shortcuts
         channels = widths[-1]
         self.stem = nn.Conv2d(inputs, channels, 3, padding=1)
         self.middle = Middle(channels, attention=attention, groups=groups, eps=eps)
@@ -167,8 +172,36 @@ class Up(nn.Module):
             if i < len(self.grow):
                 conv = self.grow[i]
                 assert isinstance(conv, nn.Conv2d)
-                h = enlarged(h, conv, (2 * h.shape[-2], 2 * h.shape[-1]))
+                y = enlarged(h, conv, (2 * h.shape[-2], 2 * h.shape[-1]))
+                h = y + F.interpolate(h, scale_factor=2.0, mode="nearest") if self.shortcuts else y
         return self.last(activated(self.norm, h))
+
+
+class Bypass(nn.Module):
+    """A linear path around both networks: the mean colour of a position to its codes, and the codes to a colour.
+
+    It begins with channel k of the picture in channel k of the codes, and back, so that an untrained autoencoder
+    paints the picture blurred; both maps are trained with the rest.
+    """
+
+    def __init__(self, image_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.to_code = Pointwise(image_channels, channels)
+        self.to_image = Pointwise(channels, image_channels)
+        with torch.no_grad():
+            for path in (self.to_code, self.to_image):
+                path.weight.copy_(torch.eye(path.out_channels, path.in_channels)[:, :, None, None])
+                nn.init.zeros_(path.bias)  # type: ignore[arg-type]
+
+    def code(self, x: Tensor) -> Tensor:
+        """What pictures [B, C, H, W] add to their codes, [B, c, H / stride, W / stride]."""
+        return self.to_code(F.avg_pool2d(x, self.stride))
+
+    def image(self, z: Tensor) -> Tensor:
+        """What codes [B, c, h, w] add to their pictures, [B, C, h stride, w stride]."""
+        scale = float(self.stride)
+        return F.interpolate(self.to_image(z), scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 class Autoencoder(nn.Module):
@@ -180,6 +213,10 @@ class Autoencoder(nn.Module):
 
     With a codebook, what `encode` gives comes before it and what `decode` takes goes through it: the codebook belongs
     to the decoder, and a denoiser models a smooth quantity (section 3.1: "absorbed by the decoder").
+
+    With `shortcuts` each halving adds the mean of the four positions that it joins, each doubling the position that it
+    divides (residual autoencoding without parameters, arXiv:2410.10733 section 3.2), and colours have a linear path of
+    their own (`Bypass`): what a short training otherwise loses last, a faint tint, is there from its first step.
     """
 
     def __init__(
@@ -196,6 +233,7 @@ class Autoencoder(nn.Module):
         commitment: float = 0.25,
         groups: int = 32,
         eps: float = 1e-6,
+        shortcuts: bool = False,
     ) -> None:
         """Build the layers.
 
@@ -212,6 +250,7 @@ class Autoencoder(nn.Module):
             groups: Upper bound of the groups of a normalisation (the largest divisor below it is taken); 0: none
                 outside attention, so that brightness passes, which a short training else never brings back.
             eps: Added to the variances of the group norms.
+            shortcuts: Whether halvings, doublings and both networks have a path around them; published ones have none.
 
         Raises:
             ConfigError: these do not make an autoencoder.
@@ -242,6 +281,7 @@ class Autoencoder(nn.Module):
             attention=attention,
             groups=groups,
             eps=eps,
+            shortcuts=shortcuts,
         )
         self.quant = Pointwise(moments, moments)
         self.codebook = Codebook(codes, channels, commitment) if form == "vq" else None
@@ -254,7 +294,9 @@ class Autoencoder(nn.Module):
             attention=attention,
             groups=groups,
             eps=eps,
+            shortcuts=shortcuts,
         )
+        self.bypass = Bypass(image_channels, channels, self.stride) if shortcuts else None
 
     @property
     def last(self) -> nn.Parameter:
@@ -310,7 +352,8 @@ class Autoencoder(nn.Module):
             )
         if self.codebook is not None:
             z = self.codebook.quantised(z)
-        return self.decoder(self.unquant(z))
+        y = self.decoder(self.unquant(z))
+        return y if self.bypass is None else y + self.bypass.image(z)
 
     def forward(self, x: Tensor) -> Tensor:
         """`decode(encode(x))`, [B, C, H, W] for pictures in [-1, 1]."""
@@ -328,4 +371,8 @@ class Autoencoder(nn.Module):
                 f"expected sides that are multiples of {self.stride} pixels, got {height} x {width}: "
                 "resize or pad the pictures to such a size, or take an autoencoder of a smaller stride"
             )
-        return self.quant(self.encoder(x))
+        h = self.quant(self.encoder(x))
+        if self.bypass is None:
+            return h
+        code = self.bypass.code(x)
+        return torch.cat([h[:, : self.channels] + code, h[:, self.channels :]], dim=1)

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from anodiff.errors import ConfigError
+from anodiff.nets.embed import OCTAVES, fourier
 from anodiff.nets.sequence import SequenceEncoder
-
-OCTAVES = 8
-"""Frequencies of a coordinate; the finest wave is `2^-6` of the picture's side long."""
-
-
-def fourier(v: Tensor) -> Tensor:
-    """Cosines and sines of numbers in [0, 1] at `OCTAVES` frequencies, `[..., 2 * OCTAVES]` for `v [...]`.
-
-    `[cos(pi 2^k v), sin(pi 2^k v)]` for k = 0, 1, ..; the lowest tells 0 from 1. Source: Mildenhall et al.,
-    arXiv:2003.08934, eq. 4.
-    """
-    k = torch.arange(OCTAVES, dtype=torch.float32, device=v.device)
-    angle = math.pi * v.float()[..., None] * 2**k  # [..., OCTAVES]
-    return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 class BoxEncoder(nn.Module):
-    """The boxes of a picture as tokens for cross-attention, one a box.
+    """The boxes of a picture as tokens for cross-attention, one a box, and one for the ground between them.
 
-    `tokens = encoder(class[c] + mlp(fourier(left, top, right, bottom)))`. Boxes have no order, and the encoder is told
-    none: other orders give the same tokens in that order.
+    `tokens = encoder(class[c] + mlp(fourier(left, top, right, bottom)), ground)`. Boxes have no order, and the encoder
+    is told none: other orders give the same tokens in that order. The ground is a learned vector, the last token. What
+    a position attends to sums to one: without a ground, a position outside of a picture's only box would have nothing
+    else to look at than that box, and be told the same as one inside.
 
     The paper (arXiv:2112.10752, section 4.3.1, after arXiv:2002.11886) rounds a box's corners to a grid and learns a
     vector for each of its positions. Sinusoids are taken in their place, as in arXiv:2301.07093, eq. 3: boxes of few
@@ -57,10 +44,11 @@ class BoxEncoder(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(4 * 2 * OCTAVES, channels), nn.SiLU(), nn.Linear(channels, channels)
         )
+        self.ground = nn.Parameter(torch.randn(1, 1, channels))
         self.encoder = SequenceEncoder(channels, depth=depth, heads=heads)
 
     def forward(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens `[B, N, channels]` and the mask `[B, N]`, True where a box is.
+        """The tokens `[B, N + 1, channels]` and the mask `[B, N + 1]`, True where a box is; the last where any is.
 
         A row's tokens depend on its own boxes alone, however many empty places stand beside them.
 
@@ -78,7 +66,9 @@ class BoxEncoder(nn.Module):
         index = boxes[..., 0].long().clamp(min=0)  # [B, N]
         sides = boxes[..., 1:].masked_fill(~mask[..., None], 0.0)  # an empty place may hold what is no number
         waves = fourier(sides).flatten(-2).to(self.kind.weight.dtype)  # [B, N, 4 * 2 * OCTAVES]
-        return self.encoder(self.kind(index) + self.mlp(waves), mask), mask
+        told = torch.cat([self.kind(index) + self.mlp(waves), self.ground.expand(len(boxes), 1, -1)], dim=1)
+        mask = torch.cat([mask, mask.any(dim=1, keepdim=True)], dim=1)
+        return self.encoder(told, mask), mask
 
     def _check(self, boxes: Tensor) -> None:
         if boxes.ndim != 3 or boxes.shape[-1] != 5:

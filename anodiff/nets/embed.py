@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from anodiff.errors import ConfigError
 
+OCTAVES = 8
+"""Frequencies of a coordinate; the finest wave is `2^-6` of the picture's side long."""
+
 
 def sinusoidal(t: Tensor, dim: int, *, period: float = 10_000.0, shift: float = 0.0) -> Tensor:
     """Cosines and sines of a time at `dim // 2` frequencies, `[B, dim]`.
@@ -30,6 +33,17 @@ def sinusoidal(t: Tensor, dim: int, *, period: float = 10_000.0, shift: float = 
     angle = t.float()[:, None] * torch.exp(exponent / max(half - shift, 1))  # [B, dim // 2]
     waves = torch.cat([angle.cos(), angle.sin()], dim=1)
     return nn.functional.pad(waves, (0, dim - 2 * half))  # [B, dim]
+
+
+def fourier(v: Tensor) -> Tensor:
+    """Cosines and sines of numbers in [0, 1] at `OCTAVES` frequencies, `[..., 2 * OCTAVES]` for `v [...]`.
+
+    `[cos(pi 2^k v), sin(pi 2^k v)]` for k = 0, 1, ..; the lowest tells 0 from 1. Source: Mildenhall et al.,
+    arXiv:2003.08934, eq. 4.
+    """
+    k = torch.arange(OCTAVES, dtype=torch.float32, device=v.device)
+    angle = math.pi * v.float()[..., None] * 2**k  # [..., OCTAVES]
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 def or_null(value: Tensor, null: Tensor, keep: Tensor | None) -> Tensor:
@@ -58,6 +72,25 @@ class TimeEmbedding(nn.Module):
         """The embedding `[B, out]` of times `t [B]`."""
         dtype = next(self.mlp.parameters()).dtype
         return self.mlp(sinusoidal(t, self.dim, shift=self.shift).to(dtype))  # [B, out]
+
+
+class PositionEmbedding(nn.Module):
+    """Where each position of a map lies, as a learned vector: one linear map of `fourier` of its centre's coordinates.
+
+    Coordinates are shares of the sides, so that a box and the positions in it are told in the same numbers.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4 * OCTAVES, channels)
+
+    def forward(self, height: int, width: int) -> Tensor:
+        """The vectors [height * width, channels], row by row."""
+        weight = self.linear.weight
+        down, along = ((torch.arange(n, device=weight.device) + 0.5) / n for n in (height, width))
+        rows, columns = torch.meshgrid(down, along, indexing="ij")
+        place = torch.stack([columns, rows], dim=-1).flatten(0, 1)  # [N, 2] from left, from top
+        return self.linear(fourier(place).flatten(1).to(weight.dtype))
 
 
 class LabelEmbedding(nn.Module):

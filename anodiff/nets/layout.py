@@ -51,6 +51,7 @@ class Layout:
     mid_attention: bool | None = None
     pad: Pad = "both"
     transformer: int = 0
+    positions: bool = False
     edge: int = 3
 
     def __post_init__(self) -> None:
@@ -77,6 +78,10 @@ class Layout:
         if self.transformer < 0:
             raise ConfigError(
                 f"transformer counts blocks, 0 for attention alone, got {self.transformer}: give 0 or more"
+            )
+        if self.positions and not self.transformer:
+            raise ConfigError(
+                "positions are told to spatial transformers, and there are none: set transformer to 1"
             )
         if self.transformer and not self.attention and not self.mid_attention:
             raise ConfigError("transformer is set but no level has attention: name levels in `attention`")
@@ -141,6 +146,7 @@ class Layout:
                 token_channels=self.token_channels,
                 eps=self.eps,
                 rescale=self.rescale,
+                positions=self.positions,
             )
         return AttentionBlock(
             channels,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anodiff.cond import Cond
@@ -116,7 +118,7 @@ class Reader(nn.Module):
 
         A walk over many noise levels reads once and hands on what comes back. A `token_mask` that `cond` brings
         without tokens takes words or boxes out: they are encoded, and then not looked at. Gains, edits and `keep`
-        stay.
+        stay; a token of the encoder's own, after those told, has no gain, and is real as long as another is.
 
         Raises:
             ConfigError: the encoder does not know what it was given.
@@ -125,9 +127,14 @@ class Reader(nn.Module):
         if cond.tokens is not None or found is None:
             return cond
         tokens, mask = self.encoder(found)  # [B, L, token_channels], [B, L]
+        told, own = found.shape[1], tokens.shape[1] - found.shape[1]
         if cond.token_mask is not None:
-            mask = mask & cond.token_mask.to(mask.device)
-        return replace(cond, tokens=tokens, token_mask=mask)
+            kept = mask[:, :told] & cond.token_mask.to(mask.device)
+            mask = torch.cat([kept, mask[:, told:] & kept.any(dim=1, keepdim=True)], dim=1)
+        gain = cond.token_gain
+        if gain is not None and own:
+            gain = F.pad(gain, (0, own), value=1.0)
+        return replace(cond, tokens=tokens, token_mask=mask, token_gain=gain)
 
     def forward(
         self, x: Tensor, t: Tensor, cond: Cond | None = None, *, style: Tensor | None = None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from anodiff.nets.attention import Attention, Seam
 from anodiff.nets.blocks import joined
 from anodiff.nets.conv import Pointwise
+from anodiff.nets.embed import PositionEmbedding
 from anodiff.nets.norm import group_norm
 
 
@@ -66,6 +67,9 @@ class SpatialTransformer(nn.Module):
     With `rescale` the sum with the map is divided by `sqrt(2)`, as every sum of the U-Net's own maps then is. The
     sums inside are not: each branch there starts with a norm, and what they add up to passes `out` before it meets
     the map. Source: Rombach et al., arXiv:2112.10752, appendix E.2.1, table 16.
+
+    With `positions`, which the paper has not, each position is told where it lies before the first block. Without,
+    only the zeros around convolutions tell, and a short training does not find out which positions lie in a box.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class SpatialTransformer(nn.Module):
         token_channels: int = 0,
         eps: float = 1e-5,
         rescale: bool = False,
+        positions: bool = False,
     ) -> None:
         """Build the layers.
 
@@ -91,11 +96,13 @@ class SpatialTransformer(nn.Module):
             token_channels: Channels of the tokens; 0: no cross-attention.
             eps: Added to the variances of the group norm; the LayerNorms have PyTorch's 1e-5.
             rescale: Whether the sum with the map is divided by `sqrt(2)`.
+            positions: Whether positions are told where they lie.
         """
         super().__init__()
         self.rescale = rescale
         self.norm = group_norm(channels, groups=groups, eps=eps)
         self.enter = Pointwise(channels, channels)
+        self.position = PositionEmbedding(channels) if positions else None
         self.blocks = nn.ModuleList(
             TransformerBlock(channels, heads=heads, place=f"{place}.{i}", token_channels=token_channels)
             for i in range(depth)
@@ -106,8 +113,10 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, h: Tensor, seam: Seam) -> Tensor:
         """The feature map `[B, C, H, W]` for `h [B, C, H, W]`, as it lies in memory."""
-        height = h.shape[-2]
+        height, width = h.shape[-2:]
         y = rearrange(self.enter(self.norm(h)), "b c h w -> b (h w) c")
+        if self.position is not None:
+            y = y + self.position(height, width)
         for block in self.blocks:
             y = block(y, seam)
         return joined(h, self.out(rearrange(y, "b (h w) c -> b c h w", h=height)), rescale=self.rescale)

@@ -53,6 +53,7 @@ class UNet(nn.Module):
         frequency_shift: float = 0.0,
         pad: Pad = "both",
         transformer: int = 0,
+        positions: bool = False,
         edge: int = 3,
     ) -> None:
         """Build the layers.
@@ -86,6 +87,7 @@ class UNet(nn.Module):
                 networks that came from TensorFlow do.
             transformer: Blocks of the `SpatialTransformer` that stands where there is attention (arXiv:2112.10752);
                 0: attention alone.
+            positions: Whether these are told where each position of their map lies.
             edge: Side of the kernels of the first and the last convolution, 3 or 1; they take most of the time where
                 codes have many channels.
 
@@ -110,6 +112,7 @@ class UNet(nn.Module):
             mid_attention=mid_attention,
             pad=pad,
             transformer=transformer,
+            positions=positions,
             edge=edge,
         )
         self.in_channels = in_channels

@@ -31,8 +31,8 @@ def test_rows_of_pictures_are_their_rows():
 
 def test_the_encoder_of_boxes_reads_them():
     tokens, mask = BoxEncoder(len(KNOWN.names), 8)(KNOWN.rows([[("gear", 0.0, 0.0, 0.5, 0.5)], []]))
-    assert tokens.shape == (2, 3, 8)
-    assert mask.tolist() == [[True, False, False], [False, False, False]]
+    assert tokens.shape == (2, 4, 8)
+    assert mask.tolist() == [[True, False, False, True], [False] * 4]
 
 
 def test_what_the_model_does_not_know_is_refused():

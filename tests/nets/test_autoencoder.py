@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
 from anodiff.errors import ConfigError, DataError
@@ -27,10 +28,12 @@ def perturbed(net: Autoencoder) -> Autoencoder:
 
 
 @pytest.mark.parametrize("form", ["kl", "vq"])
-@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize(("attention", "shortcuts"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("multipliers", [(1,), (1, 2), (1, 1.5, 2), (1, 1, 1, 0.5)])
-def test_codes_are_smaller_by_the_stride_and_pictures_come_back_in_their_size(form, attention, multipliers):
-    net = made(form=form, attention=attention, multipliers=multipliers, channels=5)
+def test_codes_are_smaller_by_the_stride_and_pictures_come_back_in_their_size(
+    form, attention, shortcuts, multipliers
+):
+    net = made(form=form, attention=attention, multipliers=multipliers, channels=5, shortcuts=shortcuts)
     x = pictures()
     assert net.stride == 2 ** (len(multipliers) - 1)
     z = net.encode(x)
@@ -71,6 +74,45 @@ def test_the_divergence_of_a_standard_normal_is_nothing_and_extreme_variances_ar
         elements = code.z[0].numel()
         want = 0.5 * (torch.tensor(bound).exp() - 1 - bound) * elements
         torch.testing.assert_close(code.penalty, want.expand(2))
+
+
+def test_around_silent_networks_the_mean_colours_of_positions_travel_alone():
+    net = made(shortcuts=True)
+    with torch.no_grad():
+        for layer in (net.quant, net.decoder.last):
+            layer.weight.zero_()
+            layer.bias.zero_()
+    x = pictures()
+    means = F.avg_pool2d(x, 4)
+    torch.testing.assert_close(net.encode(x)[:, :3], means)
+    assert not net.encode(x)[:, 3:].any()
+    want = F.interpolate(means, scale_factor=4.0, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(net(x), want)
+
+
+def test_halvings_and_doublings_pass_on_what_their_convolutions_do_not():
+    net = made(shortcuts=True, multipliers=(1, 1))
+    blocks = [net.encoder.levels, net.encoder.middle, net.decoder.levels, net.decoder.middle]
+    with torch.no_grad():
+        for layer in (*net.encoder.shrink, *net.decoder.grow):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        for part in blocks:
+            for block in part.modules():
+                if hasattr(block, "second") and hasattr(block, "skip"):  # residual blocks, now the identity
+                    block.last.weight.zero_()
+                    block.last.bias.zero_()
+    x = pictures()
+    h = F.avg_pool2d(net.encoder.stem(x), 2)
+    assert_silu(net.encoder, h, net.encoder(x))
+    z = torch.randn(2, 4, 4, 6)
+    h = F.interpolate(net.decoder.stem(z), scale_factor=2.0)
+    assert_silu(net.decoder, h, net.decoder(z))
+
+
+def assert_silu(net: torch.nn.Module, h: torch.Tensor, got: torch.Tensor) -> None:
+    """That `got` is the last layers of `net` on `h`."""
+    torch.testing.assert_close(got, net.last(F.silu(net.norm(h))), atol=1e-5, rtol=1e-5)
 
 
 def test_a_row_of_codes_depends_on_its_picture_and_its_noise_alone():

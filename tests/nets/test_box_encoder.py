@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from anodiff.errors import ConfigError
-from anodiff.nets.boxes import OCTAVES, BoxEncoder, fourier
+from anodiff.nets.boxes import BoxEncoder
+from anodiff.nets.embed import OCTAVES, fourier
 
 NONE = [-1.0, 0, 0, 0, 0]
 BOXES = torch.tensor(
@@ -41,7 +42,9 @@ def test_without_layers_a_token_is_the_norm_of_its_class_and_its_waves():
     tokens, mask = net(BOXES)
     h = net.kind.weight[2] + net.mlp(fourier(torch.tensor([0.0, 0.0, 1.0, 1.0])).flatten())
     torch.testing.assert_close(tokens[0, 1], net.encoder.norm(h), atol=1e-5, rtol=0)
-    assert torch.equal(mask, BOXES[..., 0] >= 0)
+    torch.testing.assert_close(tokens[0, -1], net.encoder.norm(net.ground[0, 0]), atol=1e-5, rtol=0)
+    assert torch.equal(mask[:, :-1], BOXES[..., 0] >= 0)
+    assert mask[:, -1].all()
 
 
 def test_boxes_in_another_order_are_the_same_tokens_in_that_order():
@@ -49,6 +52,7 @@ def test_boxes_in_another_order_are_the_same_tokens_in_that_order():
     order = torch.tensor([2, 0, 3, 1])
     tokens, mask = net(BOXES)
     moved, moved_mask = net(BOXES[:, order])
+    order = torch.cat([order, torch.tensor([4])])  # the ground stays the last
     torch.testing.assert_close(moved, tokens[:, order], atol=1e-5, rtol=0)
     assert torch.equal(moved_mask, mask[:, order])
 
@@ -60,7 +64,7 @@ def test_tokens_depend_on_their_own_boxes_alone():
         alone = net(row[row[:, 0] >= 0][None])[0][0]
         torch.testing.assert_close(alone, tokens[i, mask[i]], atol=1e-5, rtol=0)
     empty = BOXES.clone()
-    empty[..., 1:] = torch.where(mask[..., None], BOXES[..., 1:], torch.nan)
+    empty[..., 1:] = torch.where(mask[:, :-1, None], BOXES[..., 1:], torch.nan)
     torch.testing.assert_close(net(empty)[0], tokens)
     assert not tokens[~mask].any()
 
@@ -87,7 +91,9 @@ def test_a_row_without_boxes_is_zeros_and_spoils_no_gradient():
     assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 1e-4 for p in net.parameters())
     with torch.no_grad():
         torch.testing.assert_close(net.eval()(boxes)[0], tokens, atol=1e-5, rtol=0)
-        assert net(torch.zeros(2, 0, 5))[0].shape == (2, 0, 12)
+        tokens, mask = net(torch.zeros(2, 0, 5))
+        assert tokens.shape == (2, 1, 12)
+        assert not mask.any()
 
 
 @pytest.mark.parametrize(

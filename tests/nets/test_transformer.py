@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from anodiff.cond import Cond
 from anodiff.errors import ConfigError
 from anodiff.nets.attention import Attention, AttentionBlock, Seam
+from anodiff.nets.embed import PositionEmbedding, fourier
 from anodiff.nets.transformer import GEGLU, SpatialTransformer
 from anodiff.nets.unet import UNet
 
@@ -122,6 +123,26 @@ def test_only_the_sum_with_the_map_is_rescaled():
     torch.testing.assert_close(scaled(h, Seam()), plain(h, Seam()) / 2**0.5)
 
 
+def test_with_positions_equal_features_differ_by_where_they_lie():
+    net = drawn(SpatialTransformer(12, heads=3, place="p", groups=4, positions=True))
+    h = torch.randn(1, 12, 1, 1).expand(1, 12, 4, 6)
+    y = net(h, Seam())[0].flatten(1).T  # [N, C]
+    assert torch.cdist(y, y).fill_diagonal_(1).min() > 1e-4
+    plain = drawn(SpatialTransformer(12, heads=3, place="p", groups=4))
+    torch.testing.assert_close(plain(h, Seam()), plain(h, Seam())[..., :1, :1].expand_as(h))
+
+
+def test_a_position_has_the_coordinates_that_a_box_has():
+    where = PositionEmbedding(32)
+    with torch.no_grad():
+        where.linear.weight.copy_(torch.eye(32))
+        where.linear.bias.zero_()
+    rows = where(2, 4).unflatten(0, (2, 4))
+    for i, j in ((0, 0), (1, 0), (0, 3), (1, 2)):
+        left, top = (j + 0.5) / 4, (i + 0.5) / 2
+        torch.testing.assert_close(rows[i, j], fourier(torch.tensor([left, top])).flatten())
+
+
 def test_it_stands_where_attention_stands():
     for depth in (1, 2):
         net = UNet(**SMALL, attention=(0,), mid_attention=True, token_channels=6, transformer=depth)
@@ -156,9 +177,11 @@ def test_an_edit_sees_every_layer_and_one_that_changes_nothing_is_none():
     assert (net(x, t, Cond(tokens=tokens, edit=flat)) - y).abs().max() > 1e-6
 
 
-@pytest.mark.parametrize("rescale", [False, True])
-def test_a_network_of_them_teaches_all_it_has_and_keeps_its_laws(rescale):
-    net = awake(UNet(**SMALL, attention=(1,), token_channels=6, transformer=2, rescale=rescale))
+@pytest.mark.parametrize(("rescale", "positions"), [(False, False), (True, False), (False, True)])
+def test_a_network_of_them_teaches_all_it_has_and_keeps_its_laws(rescale, positions):
+    net = awake(
+        UNet(**SMALL, attention=(1,), token_channels=6, transformer=2, rescale=rescale, positions=positions)
+    )
     x, t = torch.randn(2, 3, 7, 5), torch.tensor([5.0, 70.0])
     cond = Cond(tokens=torch.randn(2, 5, 6), token_mask=MASK, token_gain=torch.full((2, 5), 3.0))
     kept = Cond(**{**vars(cond), "keep": torch.tensor([True, False])})
@@ -236,6 +259,7 @@ def test_a_gain_acts_on_its_own_word_and_in_the_numbers_of_the_network():
     [
         ({"transformer": -1, "attention": (1,)}, "0 for attention alone, got -1"),
         ({"transformer": 1}, "transformer is set but no level has attention"),
+        ({"positions": True, "attention": (1,)}, "there are none: set transformer to 1"),
         ({"transformer": 1, "attention": (1,), "heads": 3}, "must divide"),
     ],
 )

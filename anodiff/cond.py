@@ -28,6 +28,9 @@ class Cond:
     tokens: Tensor | None = None  # [B, L, D] text or layout
     token_mask: Tensor | None = None  # [B, L] True where a token is real
     token_gain: Tensor | None = None  # [B, L] factor on cross-attention weights
+    token_boxes: Tensor | None = (
+        None  # [B, L, 4] left, top, right, bottom in [0, 1] of the place a token speaks of; right < left: the rest
+    )
     image: Tensor | None = None  # [B, C', h, w] concatenated channels
     keep: Tensor | None = None  # [B] False = the learned null condition
     noise: NoiseSource | None = None  # for denoisers that draw

@@ -22,6 +22,7 @@ class Seam:
     tokens: Tensor | None = None  # [B, L, D]
     token_mask: Tensor | None = None  # [B, L] True where real; every row has at least one True
     token_gain: Tensor | None = None  # [B, L] factor on the probabilities of cross-attention
+    token_boxes: Tensor | None = None  # [B, L, 4] the place that each token speaks of, see `Cond`
     edit: AttentionEdit | None = None  # (probs [B, heads, N, L], place, t [B]) -> probs
     t: Tensor | None = None  # [B] handed to `edit`; a denoiser's edit does not look at it
 
@@ -69,8 +70,8 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(context or channels, 2 * channels)
         self.out = nn.Linear(channels, outputs or channels)
 
-    def forward(self, x: Tensor, seam: Seam) -> Tensor:
-        """The attended values, `[B, N, outputs]`, for `x [B, N, C]`.
+    def forward(self, x: Tensor, seam: Seam, lean: Tensor | None = None) -> Tensor:
+        """The attended values, `[B, N, outputs]`, for `x [B, N, C]`; `lean [B, N, L]` is added to the logits.
 
         Self-attention reads `seam.edit` and `seam.t` only; cross-attention reads the tokens, mask and gain too.
         `Cond.edit` speaks of a noise level; a network does not know one, so the third argument of an edit called
@@ -90,6 +91,9 @@ class Attention(nn.Module):
         k, v = rearrange(self.key_value(source), "b l (two h d) -> two b h l d", two=2, h=self.heads)
         if mask is not None:
             mask = mask[:, None, None, :]  # [B, 1, 1, L]
+        if lean is not None:
+            shift = lean[:, None].to(q.dtype)  # [B, 1, N, L]
+            mask = shift if mask is None else shift.masked_fill(~mask, -torch.inf)
         if seam.edit is None and gain is None:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         else:
@@ -101,7 +105,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # [B, heads, N, L]
         if mask is not None:
-            logits = logits.masked_fill(~mask, -torch.inf)
+            logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
         probs = logits.softmax(dim=-1)
         if seam.edit is not None:
             t = seam.t if seam.t is not None else q.new_zeros(q.shape[0])

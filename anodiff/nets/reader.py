@@ -134,7 +134,8 @@ class Reader(nn.Module):
         gain = cond.token_gain
         if gain is not None and own:
             gain = F.pad(gain, (0, own), value=1.0)
-        return replace(cond, tokens=tokens, token_mask=mask, token_gain=gain)
+        boxes = self.encoder.places(found) if isinstance(self.encoder, BoxEncoder) else None
+        return replace(cond, tokens=tokens, token_mask=mask, token_gain=gain, token_boxes=boxes)
 
     def forward(
         self, x: Tensor, t: Tensor, cond: Cond | None = None, *, style: Tensor | None = None

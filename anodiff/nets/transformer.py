@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from anodiff.nets.attention import Attention, Seam
 from anodiff.nets.blocks import joined
+from anodiff.nets.boxes import leaning
 from anodiff.nets.conv import Pointwise
 from anodiff.nets.embed import PositionEmbedding
 from anodiff.nets.norm import group_norm
@@ -49,11 +50,11 @@ class TransformerBlock(nn.Module):
         self.feed_norm = nn.LayerNorm(channels)
         self.feed = GEGLU(channels)
 
-    def forward(self, y: Tensor, seam: Seam) -> Tensor:
-        """The sequence `[B, N, C]` for `y [B, N, C]`."""
+    def forward(self, y: Tensor, seam: Seam, lean: Tensor | None = None) -> Tensor:
+        """The sequence `[B, N, C]` for `y [B, N, C]`; `lean [B, N, L]` is added to the logits of cross-attention."""
         y = joined(y, self.attend(self.norm(y), seam), rescale=False)
         if self.cross is not None and self.cross_norm is not None:
-            y = joined(y, self.cross(self.cross_norm(y), seam), rescale=False)
+            y = joined(y, self.cross(self.cross_norm(y), seam, lean), rescale=False)
         return joined(y, self.feed(self.feed_norm(y)), rescale=False)
 
 
@@ -70,6 +71,7 @@ class SpatialTransformer(nn.Module):
 
     With `positions`, which the paper has not, each position is told where it lies before the first block. Without,
     only the zeros around convolutions tell, and a short training does not find out which positions lie in a box.
+    Where tokens speak of places, positions lean towards those they lie in (`boxes.leaning`).
     """
 
     def __init__(
@@ -117,6 +119,9 @@ class SpatialTransformer(nn.Module):
         y = rearrange(self.enter(self.norm(h)), "b c h w -> b (h w) c")
         if self.position is not None:
             y = y + self.position(height, width)
+        lean = None
+        if seam.token_boxes is not None:
+            lean = leaning(seam.token_boxes, seam.token_mask, height, width)
         for block in self.blocks:
-            y = block(y, seam)
+            y = block(y, seam, lean)
         return joined(h, self.out(rearrange(y, "b (h w) c -> b c h w", h=height)), rescale=self.rescale)

@@ -241,7 +241,14 @@ class UNet(nn.Module):
                 gain, gain.new_ones(1, 1), keep
             )  # words that are not looked at have no weight to change
         tokens = or_null(cond.tokens.to(self.null_token.dtype), self.null_token, keep)  # [B, L, D]
-        return Seam(tokens=tokens, token_mask=mask, token_gain=gain, edit=cond.edit, t=t)
+        return Seam(
+            tokens=tokens,
+            token_mask=mask,
+            token_gain=gain,
+            token_boxes=cond.token_boxes,
+            edit=cond.edit,
+            t=t,
+        )
 
     def _check_tokens(self, tokens: Tensor, cond: Cond, batch: int) -> None:
         if tokens.ndim != 3 or (tokens.shape[0], tokens.shape[2]) != (batch, self.token_channels):

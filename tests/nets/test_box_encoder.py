@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from anodiff.errors import ConfigError
-from anodiff.nets.boxes import BoxEncoder
+from anodiff.nets.attention import Attention, Seam
+from anodiff.nets.boxes import LEAN, BoxEncoder, leaning
 from anodiff.nets.embed import OCTAVES, fourier
 
 NONE = [-1.0, 0, 0, 0, 0]
@@ -94,6 +95,41 @@ def test_a_row_without_boxes_is_zeros_and_spoils_no_gradient():
         tokens, mask = net(torch.zeros(2, 0, 5))
         assert tokens.shape == (2, 1, 12)
         assert not mask.any()
+
+
+def test_a_position_leans_towards_the_boxes_it_lies_in_and_to_the_ground_in_none():
+    net = made()
+    _, mask = net(BOXES)
+    lean = leaning(net.places(BOXES), mask, 4, 5)  # [3, 20, 5]
+    assert set(lean.unique().tolist()) == {0.0, LEAN}
+    for i, row in enumerate(BOXES):
+        for n in range(20):
+            x, y = (n % 5 + 0.5) / 5, (n // 5 + 0.5) / 4
+            held = [k >= 0 and left <= x < right and top <= y < bottom for k, left, top, right, bottom in row]
+            assert (lean[i, n] > 0).tolist() == [*held, not any(held)]
+
+
+def test_attention_with_a_lean_is_the_softmax_of_shifted_logits():
+    torch.manual_seed(2)
+    net = Attention(8, heads=2, place="p.cross", context=6)
+    x, tokens = torch.randn(2, 5, 8), torch.randn(2, 3, 6)
+    mask, lean = torch.tensor([[True, True, False], [True] * 3]), 2 * torch.randn(2, 5, 3)
+    seen = {}
+
+    def watch(probs, place, t):
+        seen["probs"] = probs
+        return probs
+
+    y = net(x, Seam(tokens=tokens, token_mask=mask, edit=watch), lean)
+    torch.testing.assert_close(net(x, Seam(tokens=tokens, token_mask=mask), lean), y)
+    net(x, Seam(tokens=tokens, token_mask=mask, edit=watch))
+    plain = seen["probs"]
+    net(x, Seam(tokens=tokens, token_mask=mask, edit=watch), lean)
+    want = plain * lean.exp()[:, None]
+    torch.testing.assert_close(seen["probs"], want / want.sum(-1, keepdim=True))
+    torch.testing.assert_close(
+        net(x, Seam(tokens=tokens), lean), net(x, Seam(tokens=tokens, edit=watch), lean)
+    )
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def test_it_is_the_unet_with_the_tokens_of_the_encoder(field):
     x, t = batch()
     cond = Cond(**{field: BATCHES[field]})
     tokens, mask = net.encoder(BATCHES[field])
-    want = net.net(x, t, Cond(tokens=tokens, token_mask=mask))
+    places = net.encoder.places(BATCHES[field]) if field == "boxes" else None
+    want = net.net(x, t, Cond(tokens=tokens, token_mask=mask, token_boxes=places))
     assert torch.equal(net(x, t, cond), want)
     assert (want - net(x, t)).abs().max() > 1e-4
     other = "boxes" if field == "words" else "words"

@@ -48,13 +48,14 @@ def main() -> None:
         default=[1000, 600, 600],
         help="training steps of the autoencoder; the learning rate begins anew with each number",
     )
+    parser.add_argument("--codec-channels", type=int, default=16, help="numbers a position of the code")
     parser.add_argument("--sampling", type=int, default=15, help="steps of the sampler")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--images", type=Path, help="a folder for the pictures")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    models = Models(args.work, args.seed, args.steps, tuple(args.codec_steps))
+    models = Models(args.work, args.seed, args.steps, tuple(args.codec_steps), args.codec_channels)
     found: dict[str, Any] = generation.about(
         seed=args.seed,
         data=f"drawn parts, {SHAPE[0]} px: make_parts(count=1200, seed=0), told anew from seed {FRESH}",
@@ -63,7 +64,7 @@ def main() -> None:
     rounds = " ".join(map(str, args.codec_steps))
     found["command"] = (
         f"python benchmarks/parts.py {args.task} --work WORK --steps {args.steps} --codec-steps {rounds}"
-        f" --sampling {args.sampling} --seed {args.seed}"
+        f" --codec-channels {args.codec_channels} --sampling {args.sampling} --seed {args.seed}"
     )
 
     def keep(table: str) -> None:

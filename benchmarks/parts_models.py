@@ -46,7 +46,6 @@ NET = (
     "net.attention=[1]",
     "train.batch=16",
     "data.holdout=0.05",
-    "codec.channels=16",
     "codec.batch=8",
     "codec.learning_rate=2.0e-3",
     "codec.perceptual=0.3",
@@ -118,6 +117,7 @@ class Models:
     seed: int
     steps: int  # of a model
     codec_steps: tuple[int, ...]  # of the autoencoder; the learning rate begins anew with each number
+    codec_channels: int  # numbers a position of the code
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -229,7 +229,12 @@ class Models:
         return manifest if manifest.is_file() else make_parts(self.work / name, count=count, seed=seed)
 
     def _config(self, kind: str, *overrides: str) -> RunConfig:
-        steps = (f"train.steps={self.steps}", f"codec.steps={sum(self.codec_steps)}", f"seed={self.seed}")
+        steps = (
+            f"train.steps={self.steps}",
+            f"codec.steps={sum(self.codec_steps)}",
+            f"codec.channels={self.codec_channels}",
+            f"seed={self.seed}",
+        )
         return load(f"configs/parts/{kind}.yaml", overrides=[*NET, *steps, *overrides])
 
     def _kept(self, name: str, config: RunConfig) -> dict[str, Any] | None:

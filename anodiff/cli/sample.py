@@ -114,6 +114,13 @@ def _tasks(verb: argparse.ArgumentParser) -> None:
         help="noise levels between which the layout is kept (default: all)",
     )
     edit.add_argument("--blend", metavar="WORD", help="change the picture only where this word looks")
+    edit.add_argument(
+        "--blend-from",
+        type=float,
+        default=0.3,
+        metavar="SHARE",
+        help="of its highest attention, from which on the word looks somewhere (default: 0.3)",
+    )
     edit.add_argument("--attention", action="store_true", help="draw where each word of the text looks")
     given = verb.add_argument_group("pictures to finish")
     given.add_argument(
@@ -163,7 +170,11 @@ def run(args: argparse.Namespace) -> int:
         detector.config,
         detector.shape,
         asked=Asked(label=args.label, prompt=args.prompt, layout=args.layout),
-        edit=None if args.edit is None else Edit(args.edit, window=args.window, blend=args.blend),
+        edit=(
+            None
+            if args.edit is None
+            else Edit(args.edit, window=args.window, blend=args.blend, threshold=args.blend_from)
+        ),
         superres=args.superres,
         inpaint=args.inpaint,
         mask=args.mask,

@@ -100,6 +100,11 @@ def test_an_edit_comes_beside_the_picture_of_its_prompt(sample: Callable[..., np
     )
     assert len(blended) == 4
     np.testing.assert_allclose(blended[:2], pairs[:2], atol=1)
+    changed = []
+    for share in (0, 1):  # everywhere, and at the one place that the word looks at most
+        made = sample("text", *PROMPT, "--edit", "a copper bolt", "--blend", "washer", "--blend-from", share)
+        changed.append((made[2:] != made[:2]).mean())
+    assert changed[1] < changed[0] / 2
 
 
 @pytest.mark.parametrize(
@@ -186,6 +191,7 @@ def given(tmp_path: Path) -> dict[str, Path]:
         ("text", ("--edit", "a copper washer"), 2, "give --prompt"),
         ("layout", (*PROMPT, "--edit", "a copper washer"), 2, "changes the picture of a prompt"),
         ("text", (*PROMPT, "--edit", "a gear", "--blend", "lever"), 2, "stands in neither text"),
+        ("text", (*PROMPT, "--edit", "a gear", "--blend", "washer", "--blend-from", 2), 2, "share of a map"),
         ("text", (*PROMPT, "--edit", "a gear", "--window", 3, 1), 2, "lower noise level first"),
         ("text", ("--prompt", "a (brass washer"), 2, "does not close it"),
         ("text", ("--prompt", "brass " * 40), 2, "shorten"),

@@ -44,7 +44,7 @@ class LatentCodec(Section):
     groups: Annotated[int, Field(ge=0)] = (
         0  # of a normalisation, at most; 0: none, learns faster; 32 in the paper
     )
-    shortcuts: bool = True  # means and colours travel around the networks; published ones have none
+    shortcuts: bool = False  # means and colours travel around the networks; for codes of many channels
     codes: Annotated[int, Field(ge=2)] = 512  # vq: size of the codebook
     weights: str | None = None  # folder of an AutoencoderKL of diffusers; it is then not trained
     kl: NotNegative = 1e-6  # weight of the divergence, summed over a code

@@ -45,7 +45,7 @@ def main() -> None:
         "--codec-steps",
         type=int,
         nargs="+",
-        default=[1000, 600, 600],
+        default=[1200],
         help="training steps of the autoencoder; the learning rate begins anew with each number",
     )
     parser.add_argument("--codec-channels", type=int, default=16, help="numbers a position of the code")

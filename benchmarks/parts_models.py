@@ -53,8 +53,8 @@ NET = (
 )
 """What differs from configs/parts, so that a model trains within minutes on a CPU.
 
-Autoencoders of 400 steps of 16 as there, and of 1000 and 1600 of 8, painted the parts but lost colours, the rarest
-difference last: of brass and copper. It was trained on until it kept all four finishes apart in the test pictures."""
+Without shortcuts an autoencoder needed 2,200 steps of 8 to keep the four finishes of the test pictures apart, brass and
+copper last. With them 1,200 do."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,37 +87,51 @@ class Middle(nn.Module):
         return self.second(h)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """What encoder and decoder share; `Autoencoder` tells what each means."""
+
+    widths: Sequence[int]  # channels of each level, the finest first
+    blocks: int
+    attention: bool
+    groups: int
+    eps: float
+    shortcuts: bool
+
+    def block(self, inputs: int, outputs: int) -> Block:
+        """A residual block."""
+        return Block(inputs, outputs, groups=self.groups, eps=self.eps)
+
+    def middle(self) -> Middle:
+        """What stands at the coarsest level."""
+        return Middle(self.widths[-1], attention=self.attention, groups=self.groups, eps=self.eps)
+
+    def norm(self, channels: int) -> nn.Module:
+        """The last norm of a network."""
+        return norm(channels, groups=self.groups, eps=self.eps)
+
+
 class Down(nn.Module):
     """The encoder: each level's blocks, then a strided convolution that sees zeros on the right and below alone."""
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        widths: Sequence[int],
-        blocks: int,
-        attention: bool,
-        groups: int,
-        eps: float,
-        shortcuts: bool,
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, levels: Levels) -> None:
         super().__init__()
-        self.shortcuts = shortcuts
+        widths = levels.widths
+        self.shortcuts = levels.shortcuts
         self.stem = nn.Conv2d(inputs, widths[0], 3, padding=1)
         self.levels = nn.ModuleList()
         self.shrink = nn.ModuleList()
         channels = widths[0]
         for i, width in enumerate(widths):
             level = nn.Sequential()
-            for _ in range(blocks):
-                level.append(Block(channels, width, groups=groups, eps=eps))
+            for _ in range(levels.blocks):
+                level.append(levels.block(channels, width))
                 channels = width
             self.levels.append(level)
             if i < len(widths) - 1:
                 self.shrink.append(nn.Conv2d(channels, channels, 3, stride=2))
-        self.middle = Middle(channels, attention=attention, groups=groups, eps=eps)
-        self.norm = norm(channels, groups=groups, eps=eps)
+        self.middle = levels.middle()
+        self.norm = levels.norm(channels)
         self.last = nn.Conv2d(channels, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,34 +148,24 @@ class Down(nn.Module):
 class Up(nn.Module):
     """The decoder: the encoder's mirror, with one block more a level, and nearest neighbours then a convolution."""
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        widths: Sequence[int],
-        blocks: int,
-        attention: bool,
-        groups: int,
-        eps: float,
-        shortcuts: bool,
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, levels: Levels) -> None:
         super().__init__()
-        self.shortcuts = shortcuts
+        widths = levels.widths
+        self.shortcuts = levels.shortcuts
         channels = widths[-1]
         self.stem = nn.Conv2d(inputs, channels, 3, padding=1)
-        self.middle = Middle(channels, attention=attention, groups=groups, eps=eps)
+        self.middle = levels.middle()
         self.levels = nn.ModuleList()
         self.grow = nn.ModuleList()
         for i, width in enumerate(reversed(widths)):
             level = nn.Sequential()
-            for _ in range(blocks + 1):
-                level.append(Block(channels, width, groups=groups, eps=eps))
+            for _ in range(levels.blocks + 1):
+                level.append(levels.block(channels, width))
                 channels = width
             self.levels.append(level)
             if i < len(widths) - 1:
                 self.grow.append(nn.Conv2d(channels, channels, 3, padding=1))
-        self.norm = norm(channels, groups=groups, eps=eps)
+        self.norm = levels.norm(channels)
         self.last = nn.Conv2d(channels, outputs, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -273,29 +277,14 @@ class Autoencoder(nn.Module):
         self.stride = 2 ** (len(multipliers) - 1)
         widths = [max(1, round(width * m)) for m in multipliers]
         moments = channels if form == "vq" else 2 * channels  # mean and log-variance
-        self.encoder = Down(
-            image_channels,
-            moments,
-            widths=widths,
-            blocks=blocks,
-            attention=attention,
-            groups=groups,
-            eps=eps,
-            shortcuts=shortcuts,
+        levels = Levels(
+            widths=widths, blocks=blocks, attention=attention, groups=groups, eps=eps, shortcuts=shortcuts
         )
+        self.encoder = Down(image_channels, moments, levels)
         self.quant = Pointwise(moments, moments)
         self.codebook = Codebook(codes, channels, commitment) if form == "vq" else None
         self.unquant = Pointwise(channels, channels)
-        self.decoder = Up(
-            channels,
-            image_channels,
-            widths=widths,
-            blocks=blocks,
-            attention=attention,
-            groups=groups,
-            eps=eps,
-            shortcuts=shortcuts,
-        )
+        self.decoder = Up(channels, image_channels, levels)
         self.bypass = Bypass(image_channels, channels, self.stride) if shortcuts else None
 
     @property

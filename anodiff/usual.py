@@ -14,7 +14,7 @@ from anodiff.config.candidates import Candidate
 from anodiff.data.dataset import Picture
 from anodiff.detect.bylabel import ThresholdByLabel
 from anodiff.detect.predictor import Images, Lesson, Predictor
-from anodiff.detect.suspects import Scale, Suspicion, named, verdicts
+from anodiff.detect.suspects import Suspicion, named, verdicts
 from anodiff.detect.threshold import Conformal, least_rate
 from anodiff.gather import Gathered, label_numbers
 from anodiff.selftest.choice import Choice, choose, weighs_strangers
@@ -88,21 +88,13 @@ def usual(
     names = {split: list(rows["image"]) for split, rows in gathered.rows.items()}
     names["train"] = [names["train"][k] for k in places]
     counted = digests(gathered.held, shape, config)
-    surprises = weighs_strangers(choice.config)
-    suspicion = _suspicion(predictor, names, lesson, "cbrt" if surprises else "log")
-    return Usual(predictor, choice, report, suspicion, counted, apart)
+    return Usual(predictor, choice, report, _suspicion(predictor, names, lesson), counted, apart)
 
 
-def _suspicion(
-    predictor: Predictor, names: Mapping[str, list[str]], lesson: Lesson, scale: Scale
-) -> Suspicion:
+def _suspicion(predictor: Predictor, names: Mapping[str, list[str]], lesson: Lesson) -> Suspicion:
     """Which of the named pictures look unlike the rest, and what the threshold would be without them."""
     shown, held = verdicts(
-        lesson.shown,
-        lesson.held,
-        shown_label=lesson.shown_label,
-        held_label=lesson.held_label,
-        scale=scale,
+        lesson.shown, lesson.held, shown_label=lesson.shown_label, held_label=lesson.held_label
     )
     found = named(names, {"train": lesson.shown, "holdout": lesson.held}, {"train": shown, "holdout": held})
     looked_at = len(lesson.shown) + len(lesson.held)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,10 +24,6 @@ _EFFICIENCY = (
 )
 
 Floats = NDArray[np.float64]
-
-Scale = Literal["log", "cbrt"]
-
-_SCALES: Mapping[Scale, Callable[[Floats], Floats]] = {"log": np.log, "cbrt": np.cbrt}
 
 
 @dataclass(frozen=True)
@@ -128,19 +124,17 @@ def verdicts(
     *,
     shown_label: ArrayLike | None = None,
     held_label: ArrayLike | None = None,
-    scale: Scale = "log",
     rate: float = RATE,
 ) -> tuple[Verdicts, Verdicts]:
     """What is said of the pictures that taught (first) and of those held out (second).
 
-    Scores of normals are skewed. The logarithms of mean squares are nearly normal, and so are the cube roots of mean
-    surprises, `-ln p`, which have about a gamma law (Wilson & Hilferty 1931, doi:10.1073/pnas.17.12.684). With m the
-    median and d = 1.4826 median |x - m| of these x, both of which a few defects hardly move,
+    Scores of normals are skewed, their logarithms nearly normal. With m the median and d = 1.4826 median |x - m| of
+    the logarithms x, both of which a few defects hardly move,
 
         z = (x - m) / d,    p = P(T > z / sqrt(1 + 1.57 / n)),    T Student's t with .37 n degrees of freedom,
 
     and q is the p-value after Benjamini and Hochberg (1995): naming all with q <= a, a share a at most of the named is
-    good, on average, as far as x is normal for good pictures. m and d are then taken anew without
+    good, on average, as far as the logarithms of good pictures' scores are normal. m and d are then taken anew without
     the named, until no more are. The conformal p-values beside it ask for no law (Bates et al. 2023, arXiv:2104.08279),
     but n held-out pictures leave them at 1 / (n + 1) or above, which no correction for hundreds of pictures gets past;
     defects among the held-out only raise them.
@@ -154,7 +148,6 @@ def verdicts(
         held: [m] scores of those held out.
         shown_label: [n] where the model has labels; each label is judged by itself.
         held_label: [m] likewise.
-        scale: on which scores of good pictures are nearly normal: "log" for squares, "cbrt" for surprises.
         rate: a; pictures with q <= a are left out of m and d.
     """
     taught, strangers = _floats(shown), _floats(held)
@@ -170,7 +163,7 @@ def verdicts(
     for _ in range(_ROUNDS):
         usual, held_usual = first.q_value > rate, second.q_value > rate
         for rows, held_rows in groups:
-            x, y = (_straight(scores, taught[rows], scale) for scores in (taught[rows], strangers[held_rows]))
+            x, y = (_straight(scores, taught[rows]) for scores in (taught[rows], strangers[held_rows]))
             apart = _apart(x, usual[rows])
             first.z[rows], first.q_value[rows] = _tail(x, usual[rows], apart)
             if len(y):
@@ -215,13 +208,11 @@ def _floats(scores: ArrayLike) -> Floats:
     return np.asarray(scores, dtype=np.float64)
 
 
-def _straight(scores: Floats, taught: Floats, scale: Scale) -> Floats:
-    """The logarithms or cube roots of scores, the lowest held up; themselves where many of those that taught are not
-    positive.
-    """
+def _straight(scores: Floats, taught: Floats) -> Floats:
+    """The logarithms of scores, the lowest held up; themselves where many of those that taught are not positive."""
     if np.quantile(taught, 0.25) <= 0:  # a calibrated map may lie below what is usual
         return scores
-    return _SCALES[scale](np.maximum(scores, 1e-3 * np.median(taught)))
+    return np.log(np.maximum(scores, 1e-3 * np.median(taught)))
 
 
 def _apart(x: Floats, usual: NDArray[np.bool_]) -> Floats:

@@ -193,10 +193,10 @@ class Bypass(nn.Module):
         self.stride = stride
         self.to_code = Pointwise(image_channels, channels)
         self.to_image = Pointwise(channels, image_channels)
-        with torch.no_grad():
-            for path in (self.to_code, self.to_image):
-                path.weight.copy_(torch.eye(path.out_channels, path.in_channels)[:, :, None, None])
-                nn.init.zeros_(path.bias)  # type: ignore[arg-type]
+        for path in (self.to_code, self.to_image):
+            nn.init.dirac_(path.weight)  # channel k to channel k
+            assert path.bias is not None
+            nn.init.zeros_(path.bias)
 
     def code(self, x: Tensor) -> Tensor:
         """What pictures [B, C, H, W] add to their codes, [B, c, H / stride, W / stride]."""

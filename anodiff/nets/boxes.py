@@ -7,36 +7,8 @@ from torch import Tensor, nn
 
 from anodiff.errors import ConfigError
 from anodiff.nets.embed import OCTAVES, fourier
+from anodiff.nets.place import REST
 from anodiff.nets.sequence import SequenceEncoder
-
-LEAN = 3.0
-"""Added to the logit of a token at the positions it speaks of: e^3 = 20 times the attention at first."""
-
-REST = (1.0, 1.0, 0.0, 0.0)
-"""Stands for the box of a token that speaks of what lies in no box."""
-
-
-def leaning(boxes: Tensor, mask: Tensor | None, height: int, width: int) -> Tensor:
-    """What is added to the logits of attention, [B, height * width, L]: `LEAN` where a position lies in a token's box.
-
-    A model that is only told coordinates has to find out which positions a box holds, and a short training does not.
-    Each position leans towards the tokens it lies in, as in arXiv:2211.01324 ("paint with words"), but in training too,
-    so that what the model learns beside it is its own.
-
-    Args:
-        boxes: [B, L, 4] left, top, right, bottom; `REST`: the token speaks of what lies in no other's box.
-        mask: [B, L] True where a token is real; the boxes of others hold nothing.
-        height: of the map.
-        width: of the map.
-    """
-    down, along = ((torch.arange(n, device=boxes.device) + 0.5) / n for n in (height, width))
-    left, top, right, bottom = boxes[:, None, None].unbind(-1)  # [B, 1, 1, L] each
-    x, y = along[:, None], down[:, None, None]
-    within = (left <= x) & (x < right) & (top <= y) & (y < bottom)  # [B, h, w, L]
-    if mask is not None:
-        within = within & mask[:, None, None]
-    rest = (right < left) & ~within.any(dim=-1, keepdim=True)
-    return LEAN * (within | rest).flatten(1, 2).to(boxes.dtype)
 
 
 class BoxEncoder(nn.Module):

@@ -74,25 +74,6 @@ class TimeEmbedding(nn.Module):
         return self.mlp(sinusoidal(t, self.dim, shift=self.shift).to(dtype))  # [B, out]
 
 
-class PositionEmbedding(nn.Module):
-    """Where each position of a map lies, as a learned vector: one linear map of `fourier` of its centre's coordinates.
-
-    Coordinates are shares of the sides, so that a box and the positions in it are told in the same numbers.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4 * OCTAVES, channels)
-
-    def forward(self, height: int, width: int) -> Tensor:
-        """The vectors [height * width, channels], row by row."""
-        weight = self.linear.weight
-        down, along = ((torch.arange(n, device=weight.device) + 0.5) / n for n in (height, width))
-        rows, columns = torch.meshgrid(down, along, indexing="ij")
-        place = torch.stack([columns, rows], dim=-1).flatten(0, 1)  # [N, 2] from left, from top
-        return self.linear(fourier(place).flatten(1).to(weight.dtype))
-
-
 class LabelEmbedding(nn.Module):
     """A class index as a learned vector, with one more row, the last, for "no label"."""
 

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from anodiff.nets.attention import Attention, Seam
 from anodiff.nets.blocks import joined
-from anodiff.nets.boxes import leaning
 from anodiff.nets.conv import Pointwise
-from anodiff.nets.embed import PositionEmbedding
 from anodiff.nets.norm import group_norm
+from anodiff.nets.place import PositionEmbedding, leaning
 
 
 class GEGLU(nn.Module):
@@ -71,7 +70,7 @@ class SpatialTransformer(nn.Module):
 
     With `positions`, which the paper has not, each position is told where it lies before the first block. Without,
     only the zeros around convolutions tell, and a short training does not find out which positions lie in a box.
-    Where tokens speak of places, positions lean towards those they lie in (`boxes.leaning`).
+    Where tokens speak of places, positions lean towards those they lie in (`place.leaning`).
     """
 
     def __init__(

@@ -5,8 +5,9 @@ import torch
 
 from anodiff.errors import ConfigError
 from anodiff.nets.attention import Attention, Seam
-from anodiff.nets.boxes import LEAN, BoxEncoder, leaning
+from anodiff.nets.boxes import BoxEncoder
 from anodiff.nets.embed import OCTAVES, fourier
+from anodiff.nets.place import LEAN, leaning
 
 NONE = [-1.0, 0, 0, 0, 0]
 BOXES = torch.tensor(

@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_leaves
 from anodiff.cond import Cond
 from anodiff.errors import ConfigError
 from anodiff.nets.attention import Attention, AttentionBlock, Seam
-from anodiff.nets.embed import PositionEmbedding, fourier
+from anodiff.nets.embed import fourier
+from anodiff.nets.place import PositionEmbedding
 from anodiff.nets.transformer import GEGLU, SpatialTransformer
 from anodiff.nets.unet import UNet
 

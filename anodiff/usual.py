@@ -14,7 +14,7 @@ from anodiff.config.candidates import Candidate
 from anodiff.data.dataset import Picture
 from anodiff.detect.bylabel import ThresholdByLabel
 from anodiff.detect.predictor import Images, Lesson, Predictor
-from anodiff.detect.suspects import Suspicion, named, verdicts
+from anodiff.detect.suspects import Straight, Suspicion, logarithms, named, tempered, verdicts
 from anodiff.detect.threshold import Conformal, least_rate
 from anodiff.gather import Gathered, label_numbers
 from anodiff.selftest.choice import Choice, choose, weighs_strangers
@@ -83,18 +83,32 @@ def usual(
         apart = len(strangers.train)
     choice = choose(asked, predictor, normals, unknown, count=apart, shape=shape, rate=target_fpr, say=say)
     predictor = choice.predictor
-    lesson = predictor.learn(normals, held, strangers=unknown if weighs_strangers(choice.config) else None)
+    fused = weighs_strangers(choice.config)
+    lesson = predictor.learn(normals, held, strangers=unknown if fused else None)
     report = tried(predictor, held, choice.config, count=len(gathered.held), shape=shape, say=say)
     names = {split: list(rows["image"]) for split, rows in gathered.rows.items()}
     names["train"] = [names["train"][k] for k in places]
     counted = digests(gathered.held, shape, config)
-    return Usual(predictor, choice, report, _suspicion(predictor, names, lesson), counted, apart)
+    return Usual(
+        predictor,
+        choice,
+        report,
+        _suspicion(predictor, names, lesson, tempered if fused else logarithms),
+        counted,
+        apart,
+    )
 
 
-def _suspicion(predictor: Predictor, names: Mapping[str, list[str]], lesson: Lesson) -> Suspicion:
+def _suspicion(
+    predictor: Predictor, names: Mapping[str, list[str]], lesson: Lesson, straight: Straight
+) -> Suspicion:
     """Which of the named pictures look unlike the rest, and what the threshold would be without them."""
     shown, held = verdicts(
-        lesson.shown, lesson.held, shown_label=lesson.shown_label, held_label=lesson.held_label
+        lesson.shown,
+        lesson.held,
+        shown_label=lesson.shown_label,
+        held_label=lesson.held_label,
+        straight=straight,
     )
     found = named(names, {"train": lesson.shown, "holdout": lesson.held}, {"train": shown, "holdout": held})
     looked_at = len(lesson.shown) + len(lesson.held)

@@ -115,7 +115,7 @@ SAMPLERS: dict[str, Sampler] = {
     "DPM-Solver++(2M)": partial(deterministic, walk=dpmpp_2m),
     "DPM-Solver++(2M), Karras grid": partial(deterministic, walk=dpmpp_2m, spacing="karras"),
 }
-LONG = ("DDPM", "DDIM")  # the samplers that are shown at 1000 evaluations too
+LONG = ("DDPM", "DDIM", "Heun, Karras grid", "DPM-Solver++(2M), Karras grid")  # shown at 1000 evaluations too
 
 
 def evaluated(name: str, evaluations: int) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
@@ -24,6 +24,9 @@ _EFFICIENCY = (
 )
 
 Floats = NDArray[np.float64]
+
+Straight = Callable[[Floats, Floats], Floats]
+"""(scores, those of the pictures that taught) -> values whose upper half is nearly that of a normal law"""
 
 
 @dataclass(frozen=True)
@@ -125,23 +128,28 @@ def verdicts(
     shown_label: ArrayLike | None = None,
     held_label: ArrayLike | None = None,
     rate: float = RATE,
+    straight: Straight | None = None,
 ) -> tuple[Verdicts, Verdicts]:
     """What is said of the pictures that taught (first) and of those held out (second).
 
-    Scores of normals are skewed, their logarithms nearly normal. With m the median and d = 1.4826 median |x - m| of
-    the logarithms x, both of which a few defects hardly move,
+    Scores of normals are skewed; `straight` bends them so that what lies above their median is nearly half a normal
+    law. With m the median and the deviation
 
-        z = (x - m) / d,    p = P(T > z / sqrt(1 + 1.57 / n)),    T Student's t with .37 n degrees of freedom,
+        d = 1.4826 max(median |x - m|, median of x - m where x > m)
 
-    and q is the p-value after Benjamini and Hochberg (1995): naming all with q <= a, a share a at most of the named is
-    good, on average, as far as the logarithms of good pictures' scores are normal. m and d are then taken anew without
-    the named, until no more are. The conformal p-values beside it ask for no law (Bates et al. 2023, arXiv:2104.08279),
-    but n held-out pictures leave them at 1 / (n + 1) or above, which no correction for hundreds of pictures gets past;
+    of the values x, all of which a few defects hardly move,
+
+        z = (x - m) / d,    p = P(T > z / sqrt(1 + 1.57 / n)),    T Student's t with .37 n+ degrees of freedom,
+
+    n+ of n lie above m, and q is the p-value after Benjamini and Hochberg (1995): naming all with q <= a, a share a at
+    most of the named is good, on average, as far as the law holds. m and d are then taken anew without the named,
+    until no more are. The conformal p-values beside it ask for no law (Bates et al. 2023, arXiv:2104.08279), but n
+    held-out pictures leave them at 1 / (n + 1) or above, which no correction for hundreds of pictures gets past;
     defects among the held-out only raise them.
 
     Nothing but the conformal p-value that is said of the pictures that taught looks at the held-out ones. A fit without
     the suspects among them therefore still treats held-out pictures as strangers. What is said of the held-out takes
-    their own median, which is higher, and the deviation of both.
+    their own median, which is higher, and the deviation of both or their own, whichever is larger.
 
     Args:
         shown: [n] scores of the pictures that taught, best by what others taught (`crossed_maps`).
@@ -149,7 +157,9 @@ def verdicts(
         shown_label: [n] where the model has labels; each label is judged by itself.
         held_label: [m] likewise.
         rate: a; pictures with q <= a are left out of m and d.
+        straight: how scores are bent; None: `logarithms`. Scores fused from surprises ask for `tempered`.
     """
+    bend = straight or logarithms
     taught, strangers = _floats(shown), _floats(held)
     kinds = np.zeros(len(taught), int) if shown_label is None else np.asarray(shown_label)
     held_kinds = np.zeros(len(strangers), int) if held_label is None else np.asarray(held_label)
@@ -163,12 +173,13 @@ def verdicts(
     for _ in range(_ROUNDS):
         usual, held_usual = first.q_value > rate, second.q_value > rate
         for rows, held_rows in groups:
-            x, y = (_straight(scores, taught[rows]) for scores in (taught[rows], strangers[held_rows]))
+            x, y = (bend(scores, taught[rows]) for scores in (taught[rows], strangers[held_rows]))
             apart = _apart(x, usual[rows])
-            first.z[rows], first.q_value[rows] = _tail(x, usual[rows], apart)
+            first.z[rows], first.q_value[rows] = _tail(x, usual[rows], [apart])
             if len(y):
-                both = np.concatenate([apart, _apart(y, held_usual[held_rows])])
-                second.z[held_rows], second.q_value[held_rows] = _tail(y, held_usual[held_rows], both)
+                own = _apart(y, held_usual[held_rows])
+                parts = [np.concatenate([apart, own]), own]
+                second.z[held_rows], second.q_value[held_rows] = _tail(y, held_usual[held_rows], parts)
         first.q_value[:], second.q_value[:] = _controlled(first.q_value), _controlled(second.q_value)
         if (usual == (first.q_value > rate)).all() and (held_usual == (second.q_value > rate)).all():
             break
@@ -208,25 +219,40 @@ def _floats(scores: ArrayLike) -> Floats:
     return np.asarray(scores, dtype=np.float64)
 
 
-def _straight(scores: Floats, taught: Floats) -> Floats:
+def logarithms(scores: Floats, taught: Floats) -> Floats:
     """The logarithms of scores, the lowest held up; themselves where many of those that taught are not positive."""
     if np.quantile(taught, 0.25) <= 0:  # a calibrated map may lie below what is usual
         return scores
     return np.log(np.maximum(scores, 1e-3 * np.median(taught)))
 
 
+def tempered(scores: Floats, taught: Floats) -> Floats:
+    """`|s|^(3/4)` with the sign of s, for scores that are surprises, which are logarithms of chances already."""
+    del taught
+    return np.sign(scores) * np.abs(scores) ** 0.75
+
+
 def _apart(x: Floats, usual: NDArray[np.bool_]) -> Floats:
-    """How far the usual ones of `x` lie from their median."""
-    return np.abs(x[usual] - np.median(x[usual]))
+    """How far the usual ones of `x` lie from their median, upwards or downwards."""
+    return x[usual] - np.median(x[usual])
 
 
-def _tail(x: Floats, usual: NDArray[np.bool_], apart: Floats) -> tuple[Floats, Floats]:
-    """Robust z and the chance of one as high, of values `x` [n]; `apart` gives the deviation."""
+def _tail(x: Floats, usual: NDArray[np.bool_], apart: list[Floats]) -> tuple[Floats, Floats]:
+    """Robust z and the chance of one as high, of values `x` [n]; the widest of `apart` gives the deviation."""
     least = 1e-9 * max(1.0, float(np.abs(x).max()))  # equal scores differ by rounding alone
-    deviation = max(_MAD * float(np.median(apart)), least)
+    deviation = max(least, *(_MAD * _spread(part) for part in apart))
     z = (x - np.median(x[usual])) / deviation
     doubt = np.sqrt(1 + np.pi / 2 / usual.sum())  # of the median: pi / 2 times that of the mean
-    return z, t.sf(z / doubt, max(1.0, _EFFICIENCY * len(apart)))
+    above = (apart[0] > 0).sum()
+    return z, t.sf(z / doubt, max(1.0, _EFFICIENCY * above))
+
+
+def _spread(apart: Floats) -> float:
+    """The median distance from the median, or that of the upper half if it is larger; 0 of none."""
+    if not len(apart):
+        return 0.0
+    above = apart[apart > 0]
+    return max(float(np.median(np.abs(apart))), float(np.median(above)) if len(above) else 0.0)
 
 
 def _controlled(p: Floats) -> Floats:

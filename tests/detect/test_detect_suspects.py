@@ -8,7 +8,7 @@ import torch
 
 from anodiff.detect.crossed import Kept, crossed_maps
 from anodiff.detect.scorer import Maps
-from anodiff.detect.suspects import FEWEST, RATE, Suspect, Suspicion, named, verdicts
+from anodiff.detect.suspects import FEWEST, RATE, Suspect, Suspicion, logarithms, named, tempered, verdicts
 
 SIMULATED = 300
 
@@ -42,6 +42,37 @@ def test_defects_are_named_and_few_others(share: float) -> None:
             wrong.append(len(set(told) - rows_of) / max(1, len(told)))
     assert np.mean(found) > 0.8
     assert np.mean(wrong) < RATE + 0.03
+
+
+def surprises(count: int, seed: int) -> np.ndarray:
+    """Of good pictures: half normal above 1.4, next to nothing below, as fused maps are."""
+    x = np.random.default_rng(seed).normal(size=count)
+    return np.where(x > 0, 1.4 + x, 1.4 * np.exp(x) - 0.1)
+
+
+def test_surprises_ask_for_another_law_than_logarithms() -> None:
+    found, wrong, missed = [], [], []
+    for seed in range(40):
+        shown, held = surprises(140, seed), surprises(40, 9000 + seed)
+        shown[:8] = np.linspace(5.5, 9.5, 8)
+        told = set(verdicts(shown, held, straight=tempered)[0].named(RATE))
+        found.append(len(told & set(range(8))) / 8)
+        wrong.append(len(told - set(range(8))) / max(1, len(told)))
+        missed.append(len(verdicts(shown, held, straight=logarithms)[0].named(RATE)))
+    assert np.mean(found) > 0.9
+    assert np.mean(wrong) < RATE
+    assert np.mean(missed) < 1
+    clean = [
+        verdicts(surprises(140, seed), surprises(40, 9000 + seed), straight=tempered) for seed in range(200)
+    ]
+    assert np.mean([bool(first.named(RATE)) for first, _ in clean]) < RATE + 0.06
+    assert np.mean([bool(second.named(RATE)) for _, second in clean]) < RATE + 0.06
+
+
+def test_few_held_out_pictures_are_judged_by_their_own_spread_if_it_is_larger() -> None:
+    shown = 3 + 0.2 * np.random.default_rng(0).normal(size=27)
+    held = np.array([-1.1, 4.1, 5.8, 6.9, 7.2, 7.6, 11.7, 11.7, 11.8])
+    assert verdicts(shown, held, straight=tempered)[1].named(RATE) == []
 
 
 def test_what_is_said_of_those_that_taught_does_not_look_at_the_held_out() -> None:

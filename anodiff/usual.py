@@ -14,7 +14,7 @@ from anodiff.config.candidates import Candidate
 from anodiff.data.dataset import Picture
 from anodiff.detect.bylabel import ThresholdByLabel
 from anodiff.detect.predictor import Images, Lesson, Predictor
-from anodiff.detect.suspects import Straight, Suspicion, logarithms, named, tempered, verdicts
+from anodiff.detect.suspects import HELD, LOGARITHMS, SURPRISES, TAUGHT, Law, Suspicion, named, verdicts
 from anodiff.detect.threshold import Conformal, least_rate
 from anodiff.gather import Gathered, label_numbers
 from anodiff.selftest.choice import Choice, choose, weighs_strangers
@@ -87,36 +87,32 @@ def usual(
     lesson = predictor.learn(normals, held, strangers=unknown if fused else None)
     report = tried(predictor, held, choice.config, count=len(gathered.held), shape=shape, say=say)
     names = {split: list(rows["image"]) for split, rows in gathered.rows.items()}
-    names["train"] = [names["train"][k] for k in places]
+    names[TAUGHT] = [names[TAUGHT][k] for k in places]
+    names["apart"] = [] if strangers is None else list(strangers.train_rows["image"])
     counted = digests(gathered.held, shape, config)
     return Usual(
         predictor,
         choice,
         report,
-        _suspicion(predictor, names, lesson, tempered if fused else logarithms),
+        _suspicion(predictor, names, lesson, SURPRISES if fused else LOGARITHMS),
         counted,
         apart,
     )
 
 
-def _suspicion(
-    predictor: Predictor, names: Mapping[str, list[str]], lesson: Lesson, straight: Straight
-) -> Suspicion:
+def _suspicion(predictor: Predictor, names: Mapping[str, list[str]], lesson: Lesson, law: Law) -> Suspicion:
     """Which of the named pictures look unlike the rest, and what the threshold would be without them."""
-    shown, held = verdicts(
-        lesson.shown,
-        lesson.held,
-        shown_label=lesson.shown_label,
-        held_label=lesson.held_label,
-        straight=straight,
-    )
-    found = named(names, {"train": lesson.shown, "holdout": lesson.held}, {"train": shown, "holdout": held})
-    looked_at = len(lesson.shown) + len(lesson.held)
+    scores = {TAUGHT: lesson.shown, HELD: lesson.held}
+    labels = {TAUGHT: lesson.shown_label, HELD: lesson.held_label, "apart": lesson.apart_label}
+    if lesson.apart is not None:
+        scores["apart"] = lesson.apart
+    found = named(names, scores, verdicts(scores, labels, law=law))
+    looked_at = sum(map(len, scores.values()))
     threshold = predictor.threshold
     without = None
-    suspects = {suspect.image for suspect in found if suspect.split == "holdout"}
+    suspects = {suspect.image for suspect in found if suspect.split == HELD}
     if suspects and not isinstance(threshold, ThresholdByLabel):
-        kept = lesson.held[[name not in suspects for name in names["holdout"]]]
+        kept = lesson.held[[name not in suspects for name in names[HELD]]]
         again = copy.deepcopy(threshold)
         if isinstance(again, Conformal):
             again.target_fpr = max(again.target_fpr, least_rate(len(kept)))

@@ -54,6 +54,8 @@ class Lesson:
     shown_label: Tensor | None  # [n] where the model has labels
     held: Tensor  # [m] of the held-out, which taught the thresholds alone
     held_label: Tensor | None  # [m] likewise
+    apart: Tensor | None = None  # [k] of the strangers, which taught how far evidence is believed
+    apart_label: Tensor | None = None  # [k] likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,8 +251,10 @@ class Predictor(nn.Module):
                 shown, labels = self._scored(observed)
             else:
                 shown, labels = self.pool(crossed.maps.score), crossed.labels
+        apart, apart_label = (None, None) if unknown is None else self._scored(unknown)
         found = self.calibrate(held)
-        return Lesson(shown, labels, found.score.cpu(), None if found.label is None else found.label.cpu())
+        held_label = None if found.label is None else found.label.cpu()
+        return Lesson(shown, labels, found.score.cpu(), held_label, apart, apart_label)
 
     @torch.no_grad()
     def calibrate(self, held: Images) -> Judged:

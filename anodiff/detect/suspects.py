@@ -17,6 +17,9 @@ RATE = 0.1
 FEWEST = 8
 """Pictures of one label at least, for a median and a deviation that mean something; fewer are not judged."""
 
+TAUGHT, HELD = "train", "holdout"
+"""The names of the splits that are always there."""
+
 _ROUNDS = 10
 _MAD = 1.4826  # times the median absolute deviation is the deviation of a normal law
 _EFFICIENCY = (
@@ -25,8 +28,17 @@ _EFFICIENCY = (
 
 Floats = NDArray[np.float64]
 
-Straight = Callable[[Floats, Floats], Floats]
-"""(scores, those of the pictures that taught) -> values whose upper half is nearly that of a normal law"""
+
+@dataclass(frozen=True)
+class Law:
+    """How scores of good pictures are told from others."""
+
+    straight: Callable[
+        [Floats, Floats], Floats
+    ]  # (scores, those that taught) -> values, nearly normal above the median
+    near: Callable[
+        [Floats], list[Floats]
+    ]  # distances from the median -> those whose median may be the deviation
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Suspicion:
 
     def without_held(self, threshold: float) -> Suspicion:
         """What is left to be said once the held-out suspects no longer teach the threshold, which is now another."""
-        taught = tuple(suspect for suspect in self.found if suspect.split == "train")
+        taught = tuple(suspect for suspect in self.found if suspect.split == TAUGHT)
         return Suspicion(taught, self.looked_at - self.held, threshold)
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,7 +97,7 @@ class Suspicion:
     @property
     def held(self) -> int:
         """How many of the suspects were held out."""
-        return sum(suspect.split == "holdout" for suspect in self.found)
+        return sum(suspect.split == HELD for suspect in self.found)
 
     @property
     def says(self) -> tuple[str, ...]:
@@ -122,68 +134,64 @@ class Verdicts:
 
 
 def verdicts(
-    shown: ArrayLike,
-    held: ArrayLike,
+    scores: Mapping[str, ArrayLike],
+    labels: Mapping[str, ArrayLike | None] | None = None,
     *,
-    shown_label: ArrayLike | None = None,
-    held_label: ArrayLike | None = None,
     rate: float = RATE,
-    straight: Straight | None = None,
-) -> tuple[Verdicts, Verdicts]:
-    """What is said of the pictures that taught (first) and of those held out (second).
+    law: Law | None = None,
+) -> dict[str, Verdicts]:
+    """What is said of the pictures of each split: those that taught, those held out and those kept apart.
 
-    Scores of normals are skewed; `straight` bends them so that what lies above their median is nearly half a normal
-    law. With m the median and the deviation
+    Scores of normals are skewed; x are values made of them that are nearly normal, their logarithms if nothing else is
+    asked for. With m the median and d = 1.4826 median |x - m|, both of which a few defects hardly move,
 
-        d = 1.4826 max(median |x - m|, median of x - m where x > m)
+        z = (x - m) / d,    p = P(T > z / sqrt(1 + 1.57 / n)),    T Student's t with .37 k degrees of freedom,
 
-    of the values x, all of which a few defects hardly move,
-
-        z = (x - m) / d,    p = P(T > z / sqrt(1 + 1.57 / n)),    T Student's t with .37 n+ degrees of freedom,
-
-    n+ of n lie above m, and q is the p-value after Benjamini and Hochberg (1995): naming all with q <= a, a share a at
-    most of the named is good, on average, as far as the law holds. m and d are then taken anew without the named,
+    k of n distances give d, and q is the p-value after Benjamini and Hochberg (1995): naming all with q <= a, a share a
+    at most of the named is good, on average, as far as the law holds. m and d are then taken anew without the named,
     until no more are. The conformal p-values beside it ask for no law (Bates et al. 2023, arXiv:2104.08279), but n
     held-out pictures leave them at 1 / (n + 1) or above, which no correction for hundreds of pictures gets past;
     defects among the held-out only raise them.
 
-    Nothing but the conformal p-value that is said of the pictures that taught looks at the held-out ones. A fit without
-    the suspects among them therefore still treats held-out pictures as strangers. What is said of the held-out takes
-    their own median, which is higher, and the deviation of both or their own, whichever is larger.
+    Nothing but the conformal p-value that is said of other pictures looks at the held-out ones. A fit without the
+    suspects among the others therefore still treats held-out pictures as strangers. What is said of a split that the
+    networks never saw takes its own median, which is higher, and the deviation of it and of those that taught, or its
+    own, whichever is larger.
 
     Args:
-        shown: [n] scores of the pictures that taught, best by what others taught (`crossed_maps`).
-        held: [m] scores of those held out.
-        shown_label: [n] where the model has labels; each label is judged by itself.
-        held_label: [m] likewise.
+        scores: by the name of the split, [n] each. `TAUGHT`: those that taught, best by what others taught
+            (`crossed_maps`); `HELD`: those held out; others: further pictures that the networks never saw.
+        labels: likewise, [n] each, where the model has labels; each label is judged by itself.
         rate: a; pictures with q <= a are left out of m and d.
-        straight: how scores are bent; None: `logarithms`. Scores fused from surprises ask for `tempered`.
+        law: of good pictures' scores; None: `LOGARITHMS`. Scores fused from surprises ask for `SURPRISES`, under which
+            d is the larger of the above and 1.4826 times the median of x - m where x > m.
     """
-    bend = straight or logarithms
-    taught, strangers = _floats(shown), _floats(held)
-    kinds = np.zeros(len(taught), int) if shown_label is None else np.asarray(shown_label)
-    held_kinds = np.zeros(len(strangers), int) if held_label is None else np.asarray(held_label)
-    groups = [
-        (kinds == kind, held_kinds == kind) for kind in np.unique(kinds) if (kinds == kind).sum() >= FEWEST
-    ]
-    first, second = _untold(len(taught)), _untold(len(strangers))
-    for rows, held_rows in groups:
-        first.p_value[rows] = _conformal(taught[rows], strangers[held_rows])
-        second.p_value[held_rows] = _against_others(strangers[held_rows])
+    law = law or LOGARITHMS
+    values = {split: _floats(given) for split, given in scores.items()}
+    known = labels or {}
+    kinds = {split: _kinds(len(given), known.get(split)) for split, given in values.items()}
+    judged = [kind for kind in np.unique(kinds[TAUGHT]) if (kinds[TAUGHT] == kind).sum() >= FEWEST]
+    rows = {kind: {split: own == kind for split, own in kinds.items()} for kind in judged}
+    found = {split: _untold(len(given)) for split, given in values.items()}
+    for of in rows.values():
+        held = values[HELD][of[HELD]]
+        for split, chosen in of.items():
+            own = values[split][chosen]
+            found[split].p_value[chosen] = _against_others(own) if split == HELD else _conformal(own, held)
     for _ in range(_ROUNDS):
-        usual, held_usual = first.q_value > rate, second.q_value > rate
-        for rows, held_rows in groups:
-            x, y = (bend(scores, taught[rows]) for scores in (taught[rows], strangers[held_rows]))
-            apart = _apart(x, usual[rows])
-            first.z[rows], first.q_value[rows] = _tail(x, usual[rows], [apart])
-            if len(y):
-                own = _apart(y, held_usual[held_rows])
-                parts = [np.concatenate([apart, own]), own]
-                second.z[held_rows], second.q_value[held_rows] = _tail(y, held_usual[held_rows], parts)
-        first.q_value[:], second.q_value[:] = _controlled(first.q_value), _controlled(second.q_value)
-        if (usual == (first.q_value > rate)).all() and (held_usual == (second.q_value > rate)).all():
+        usual = {split: verdict.q_value > rate for split, verdict in found.items()}
+        for of in rows.values():
+            x = {split: law.straight(values[split][of[split]], values[TAUGHT][of[TAUGHT]]) for split in of}
+            apart = {split: _apart(x[split], usual[split][of[split]]) for split in of if len(x[split])}
+            for split, own in apart.items():
+                parts = [own] if split == TAUGHT else [np.concatenate([apart[TAUGHT], own]), own]
+                told = _tail(x[split], usual[split][of[split]], parts, law.near)
+                found[split].z[of[split]], found[split].q_value[of[split]] = told
+        for verdict in found.values():
+            verdict.q_value[:] = _controlled(verdict.q_value)
+        if all((usual[split] == (found[split].q_value > rate)).all() for split in found):
             break
-    return first, second
+    return found
 
 
 def named(
@@ -193,14 +201,14 @@ def named(
     *,
     rate: float = RATE,
 ) -> tuple[Suspect, ...]:
-    """The suspects of both splits, by the name of the split, the surest first."""
+    """The suspects of all splits, by the name of the split, the surest first; who was not held out was to train on."""
     suspects = []
     for split, verdict in found.items():
         values = _floats(scores[split])
         suspects += [
             Suspect(
                 image=images[split][row],
-                split=split,
+                split=HELD if split == HELD else TAUGHT,
                 score=float(values[row]),
                 z=round(float(verdict.z[row]), 3),
                 p_value=float(verdict.p_value[row]),
@@ -215,21 +223,38 @@ def _untold(count: int) -> Verdicts:
     return Verdicts(np.full(count, np.nan), np.full(count, np.nan), np.ones(count))
 
 
+def _kinds(count: int, label: ArrayLike | None) -> NDArray[np.int64]:
+    return np.zeros(count, np.int64) if label is None else np.asarray(label, np.int64)
+
+
 def _floats(scores: ArrayLike) -> Floats:
     return np.asarray(scores, dtype=np.float64)
 
 
-def logarithms(scores: Floats, taught: Floats) -> Floats:
+def _logarithms(scores: Floats, taught: Floats) -> Floats:
     """The logarithms of scores, the lowest held up; themselves where many of those that taught are not positive."""
     if np.quantile(taught, 0.25) <= 0:  # a calibrated map may lie below what is usual
         return scores
     return np.log(np.maximum(scores, 1e-3 * np.median(taught)))
 
 
-def tempered(scores: Floats, taught: Floats) -> Floats:
-    """`|s|^(3/4)` with the sign of s, for scores that are surprises, which are logarithms of chances already."""
+def _tempered(scores: Floats, taught: Floats) -> Floats:
+    """`|s|^(3/4)` with the sign of s."""
     del taught
     return np.sign(scores) * np.abs(scores) ** 0.75
+
+
+def _halves(apart: Floats) -> list[Floats]:
+    """All distances, and those of the upper half alone."""
+    return [np.abs(apart), apart[apart > 0]] if (apart > 0).any() else [np.abs(apart)]
+
+
+LOGARITHMS = Law(_logarithms, lambda apart: [np.abs(apart)])
+"""Of scores that are squared distances or sums of such."""
+
+SURPRISES = Law(_tempered, _halves)
+"""Of scores that are surprises, which are logarithms of chances already: many are next to nothing, so that logarithms
+would have a far wider half below the median than above."""
 
 
 def _apart(x: Floats, usual: NDArray[np.bool_]) -> Floats:
@@ -237,22 +262,16 @@ def _apart(x: Floats, usual: NDArray[np.bool_]) -> Floats:
     return x[usual] - np.median(x[usual])
 
 
-def _tail(x: Floats, usual: NDArray[np.bool_], apart: list[Floats]) -> tuple[Floats, Floats]:
+def _tail(
+    x: Floats, usual: NDArray[np.bool_], apart: list[Floats], near: Callable[[Floats], list[Floats]]
+) -> tuple[Floats, Floats]:
     """Robust z and the chance of one as high, of values `x` [n]; the widest of `apart` gives the deviation."""
     least = 1e-9 * max(1.0, float(np.abs(x).max()))  # equal scores differ by rounding alone
-    deviation = max(least, *(_MAD * _spread(part) for part in apart))
+    deviation = max(least, *(_MAD * float(np.median(part)) for whole in apart for part in near(whole)))
     z = (x - np.median(x[usual])) / deviation
     doubt = np.sqrt(1 + np.pi / 2 / usual.sum())  # of the median: pi / 2 times that of the mean
-    above = (apart[0] > 0).sum()
-    return z, t.sf(z / doubt, max(1.0, _EFFICIENCY * above))
-
-
-def _spread(apart: Floats) -> float:
-    """The median distance from the median, or that of the upper half if it is larger; 0 of none."""
-    if not len(apart):
-        return 0.0
-    above = apart[apart > 0]
-    return max(float(np.median(np.abs(apart))), float(np.median(above)) if len(above) else 0.0)
+    known = len(near(apart[0])[-1])
+    return z, t.sf(z / doubt, max(1.0, _EFFICIENCY * known))
 
 
 def _controlled(p: Floats) -> Floats:

@@ -8,9 +8,27 @@ import torch
 
 from anodiff.detect.crossed import Kept, crossed_maps
 from anodiff.detect.scorer import Maps
-from anodiff.detect.suspects import FEWEST, RATE, Suspect, Suspicion, logarithms, named, tempered, verdicts
+from anodiff.detect.suspects import (
+    FEWEST,
+    HELD,
+    LOGARITHMS,
+    RATE,
+    SURPRISES,
+    TAUGHT,
+    Suspect,
+    Suspicion,
+    Verdicts,
+    named,
+    verdicts,
+)
 
 SIMULATED = 300
+
+
+def both(shown, held, **more) -> tuple[Verdicts, Verdicts]:
+    """What is said of those that taught and of those held out."""
+    found = verdicts({TAUGHT: shown, HELD: held}, **more)
+    return found[TAUGHT], found[HELD]
 
 
 def drawn(count: int, seed: int) -> np.ndarray:
@@ -18,7 +36,7 @@ def drawn(count: int, seed: int) -> np.ndarray:
 
 
 def rows(shown: np.ndarray, held: np.ndarray) -> tuple[list[int], list[int]]:
-    first, second = verdicts(shown, held)
+    first, second = both(shown, held)
     return first.named(RATE), second.named(RATE)
 
 
@@ -55,16 +73,14 @@ def test_surprises_ask_for_another_law_than_logarithms() -> None:
     for seed in range(40):
         shown, held = surprises(140, seed), surprises(40, 9000 + seed)
         shown[:8] = np.linspace(5.5, 9.5, 8)
-        told = set(verdicts(shown, held, straight=tempered)[0].named(RATE))
+        told = set(both(shown, held, law=SURPRISES)[0].named(RATE))
         found.append(len(told & set(range(8))) / 8)
         wrong.append(len(told - set(range(8))) / max(1, len(told)))
-        missed.append(len(verdicts(shown, held, straight=logarithms)[0].named(RATE)))
+        missed.append(len(both(shown, held, law=LOGARITHMS)[0].named(RATE)))
     assert np.mean(found) > 0.9
     assert np.mean(wrong) < RATE
     assert np.mean(missed) < 1
-    clean = [
-        verdicts(surprises(140, seed), surprises(40, 9000 + seed), straight=tempered) for seed in range(200)
-    ]
+    clean = [both(surprises(140, seed), surprises(40, 9000 + seed), law=SURPRISES) for seed in range(200)]
     assert np.mean([bool(first.named(RATE)) for first, _ in clean]) < RATE + 0.06
     assert np.mean([bool(second.named(RATE)) for _, second in clean]) < RATE + 0.06
 
@@ -72,14 +88,29 @@ def test_surprises_ask_for_another_law_than_logarithms() -> None:
 def test_few_held_out_pictures_are_judged_by_their_own_spread_if_it_is_larger() -> None:
     shown = 3 + 0.2 * np.random.default_rng(0).normal(size=27)
     held = np.array([-1.1, 4.1, 5.8, 6.9, 7.2, 7.6, 11.7, 11.7, 11.8])
-    assert verdicts(shown, held, straight=tempered)[1].named(RATE) == []
+    assert both(shown, held, law=SURPRISES)[1].named(RATE) == []
+
+
+def test_those_kept_apart_are_judged_by_themselves_and_not_by_the_held_out() -> None:
+    shown, apart = drawn(80, 0), 3 * drawn(20, 1)
+    scores = {TAUGHT: shown, HELD: drawn(20, 2), "apart": apart}
+    found = verdicts(scores)
+    assert found["apart"].named(RATE) == []
+    assert np.array_equal(found[TAUGHT].z, both(shown, scores[HELD])[0].z)
+    apart[4] *= 20
+    found, other = verdicts(scores), verdicts(scores | {HELD: 50 * drawn(20, 3)})
+    assert found["apart"].named(RATE) == [4]
+    assert np.array_equal(found["apart"].z, other["apart"].z)
+    names = {split: [f"{split}/{row}.png" for row in range(len(part))] for split, part in scores.items()}
+    (suspect,) = named(names, scores, found)
+    assert (suspect.image, suspect.split) == ("apart/4.png", TAUGHT)  # one of those that were to train on
 
 
 def test_what_is_said_of_those_that_taught_does_not_look_at_the_held_out() -> None:
     shown = drawn(60, 0)
     shown[3] *= 8
-    one, _ = verdicts(shown, drawn(15, 1))
-    other, _ = verdicts(shown, 50 * drawn(15, 2))
+    one, _ = both(shown, drawn(15, 1))
+    other, _ = both(shown, 50 * drawn(15, 2))
     assert np.array_equal(one.z, other.z)
     assert np.array_equal(one.q_value, other.q_value)
     assert not np.array_equal(one.p_value, other.p_value)
@@ -92,20 +123,20 @@ def test_an_offset_of_all_held_out_scores_makes_none_suspicious() -> None:
 
 def test_conformal_p_values_are_their_definition() -> None:
     shown, held = drawn(20, 0), drawn(9, 1)
-    first, second = verdicts(shown, held)
+    first, second = both(shown, held)
     assert first.p_value == pytest.approx([(1 + (held >= s).sum()) / 10 for s in shown])
     assert second.p_value == pytest.approx([(held >= s).sum() / 9 for s in held])
 
 
 def test_few_pictures_equal_scores_and_scores_below_zero_are_borne() -> None:
-    few = verdicts(drawn(FEWEST - 1, 0), drawn(3, 1))
+    few = both(drawn(FEWEST - 1, 0), drawn(3, 1))
     assert all(part.named(RATE) == [] for part in few)
-    equal = verdicts(np.ones(20), np.ones(5))
+    equal = both(np.ones(20), np.ones(5))
     assert all(part.named(RATE) == [] for part in equal)
     below = np.random.default_rng(0).normal(-3, 1, 60)
     below[7] = 9
-    assert verdicts(below, below[:5])[0].named(RATE) == [7]
-    assert verdicts(drawn(20, 0), np.empty(0))[1].named(RATE) == []
+    assert both(below, below[:5])[0].named(RATE) == [7]
+    assert both(drawn(20, 0), np.empty(0))[1].named(RATE) == []
 
 
 def test_labels_are_judged_by_themselves() -> None:
@@ -114,7 +145,7 @@ def test_labels_are_judged_by_themselves() -> None:
     label = np.repeat([0, 1], 40)
     shown = np.concatenate([calm, rough])
     held = np.concatenate([drawn(10, 2), 50 * drawn(10, 3)])
-    found, _ = verdicts(shown, held, shown_label=label, held_label=np.repeat([0, 1], 10))
+    found, _ = both(shown, held, labels={TAUGHT: label, HELD: np.repeat([0, 1], 10)})
     assert found.named(RATE) == [5]
 
 
@@ -124,7 +155,7 @@ def test_suspects_have_names_and_reasons() -> None:
     held[4] *= 20
     names = {"train": [f"a/{n}.png" for n in range(40)], "holdout": [f"a/{n + 40}.png" for n in range(10)]}
     scores = {"train": shown, "holdout": held}
-    first, second = verdicts(shown, held)
+    first, second = both(shown, held)
     found = named(names, scores, {"train": first, "holdout": second})
     assert {(suspect.image, suspect.split) for suspect in found} == {
         ("a/2.png", "train"),

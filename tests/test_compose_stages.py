@@ -9,7 +9,7 @@ from anodiff import compose
 from anodiff.config import load
 from anodiff.detect.headed import Headed
 from anodiff.detect.nearest import NearestScorer
-from anodiff.detect.onestep import OneStepError
+from anodiff.detect.onestep import ResidualScorer
 from anodiff.detect.residual import ResidualPosition
 from anodiff.detect.scorer import Fused
 from anodiff.errors import ConfigError
@@ -27,7 +27,7 @@ def test_the_default_scores_by_three_stages_and_shows_where_by_four() -> None:
     fused = predictor.scorer
     assert isinstance(fused, Fused)
     step, near = fused.scorers
-    assert isinstance(step, OneStepError)
+    assert isinstance(step, ResidualScorer)
     assert isinstance(near, NearestScorer)
     assert step.folds == (2, 2, 1, 1)
     assert step.heard == (1, 2, 3, 5, 6, 7)

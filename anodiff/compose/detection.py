@@ -25,7 +25,7 @@ from anodiff.detect.flow import FlowScorer
 from anodiff.detect.headed import Headed
 from anodiff.detect.heatmap import Smooth
 from anodiff.detect.nearest import NearestScorer
-from anodiff.detect.onestep import OneStepError
+from anodiff.detect.onestep import ResidualScorer, one_steps
 from anodiff.detect.opinion import OpinionScorer
 from anodiff.detect.pool import Maximum, Pool, TopShare
 from anodiff.detect.predictor import Predictor
@@ -209,10 +209,9 @@ def _one_step(s: schema.OneStep, config: RunConfig, beside: Codec | None, marker
         kept = folds if marker is None else None  # a head reads all stages at one size
     calibration = None if s.fuse == "mean" else Surprise()
     agree = s.fuse == "agreement"
-    found = OneStepError(
-        s.sigmas,
+    found = ResidualScorer(
+        one_steps(s.sigmas, draws=s.draws),
         _law(s),
-        draws=s.draws,
         groups=groups,
         folds=kept,
         first=s.unscored,

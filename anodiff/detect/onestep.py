@@ -142,33 +142,10 @@ class ResidualScorer(Scorer):
         return [F.pixel_shuffle(g, f) if f > 1 else g for g, f in zip(groups, self.folds, strict=True)]
 
 
-class OneStepError(ResidualScorer):
-    """The denoiser's error on x0 in one evaluation a level and draw, weighed by its law on normals.
+def one_steps(sigmas: Sequence[float], *, draws: int = 1) -> tuple[Restorer, ...]:
+    """A restorer a level: the denoiser's estimate of x0 in one evaluation a draw, which a residual scorer compares.
 
-    `r = z - D(z + sigma n; sigma)`: what the model of normals would not have painted there. At `draws` = 2
-    the noise is taken with both signs. At a level of 0 the residual is the code itself (`Blank`).
+    `r = z - D(z + sigma n; sigma)` is what the model of normals would not have painted there. At `draws` = 2 the noise
+    is taken with both signs. At a level of 0 the residual is the code itself (`Blank`).
     """
-
-    def __init__(
-        self,
-        sigmas: Sequence[float],
-        weigh_by: ResidualLaw,
-        *,
-        draws: int = 1,
-        groups: Sequence[int] | None = None,
-        folds: Sequence[int] | None = None,
-        first: int = 0,
-        calibration: Calibration | None = None,
-        geometric: bool = False,
-        sharp: bool = False,
-    ) -> None:
-        super().__init__(
-            [OneStep(sigma, draws) if sigma > 0 else Blank() for sigma in sigmas],
-            weigh_by,
-            groups=groups,
-            folds=folds,
-            first=first,
-            calibration=calibration,
-            geometric=geometric,
-            sharp=sharp,
-        )
+    return tuple(OneStep(sigma, draws) if sigma > 0 else Blank() for sigma in sigmas)

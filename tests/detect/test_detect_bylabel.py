@@ -10,7 +10,7 @@ from anodiff.cond import Cond
 from anodiff.detect.bylabel import CalibrationByLabel, ScorerByLabel, ThresholdByLabel
 from anodiff.detect.calibrate import PositionCalibration
 from anodiff.detect.heatmap import Smooth
-from anodiff.detect.onestep import OneStepError
+from anodiff.detect.onestep import ResidualScorer, one_steps
 from anodiff.detect.opinion import OpinionScorer
 from anodiff.detect.pool import TopShare
 from anodiff.detect.predictor import Predictor
@@ -64,7 +64,7 @@ def predictor(plain, rate: float = 0.1) -> Predictor:
     return Predictor(
         plain(),
         ByLabel(),
-        ScorerByLabel([OneStepError([0.5], ResidualCovariance(floor=0.05)) for _ in NAMES]),
+        ScorerByLabel([ResidualScorer(one_steps([0.5]), ResidualCovariance(floor=0.05)) for _ in NAMES]),
         labeller=Bright(),
         smooth=Smooth(0.5),
         calibration=CalibrationByLabel([PositionCalibration() for _ in NAMES]),
@@ -150,7 +150,7 @@ def test_a_label_given_to_a_model_without_labels_is_refused(plain, truth) -> Non
     from anodiff.detect.calibrate import GlobalCalibration
 
     found = Predictor(
-        plain(), truth, OneStepError([0.5], ResidualCovariance()), smooth=Smooth(0), calibration=GlobalCalibration(),
+        plain(), truth, ResidualScorer(one_steps([0.5]), ResidualCovariance()), smooth=Smooth(0), calibration=GlobalCalibration(),
         pool=TopShare(0.1), threshold=Conformal(0.1), mask_threshold=Conformal(0.1),
     )  # fmt: skip
     with pytest.raises(RefusalError, match="without labels"):
@@ -158,7 +158,7 @@ def test_a_label_given_to_a_model_without_labels_is_refused(plain, truth) -> Non
 
 
 def test_a_scorer_by_label_needs_labels(plain, truth) -> None:
-    scorer = ScorerByLabel([OneStepError([0.5], ResidualCovariance()) for _ in NAMES])
+    scorer = ScorerByLabel([ResidualScorer(one_steps([0.5]), ResidualCovariance()) for _ in NAMES])
     with pytest.raises(ConfigError, match="label"):
         scorer.observe((truth, plain()), torch.zeros(1, 3, 4, 4), Cond())
 
@@ -167,10 +167,10 @@ def test_both_players_are_asked_for_one_label_a_picture() -> None:
     critic = Critic(lambda x_next, x, t, cond=None: x.flatten(1).sum(1), table("vp", 4))
 
     def one() -> Scorer:
-        residual = OneStepError([0.954, 3.413], ResidualCovariance(), draws=2)
+        residual = ResidualScorer(one_steps([0.954, 3.413], draws=2), ResidualCovariance())
         return Fused([residual, OpinionScorer(critic, [0.954, 3.413, 17.02], draws=2)])
 
     scorer = ScorerByLabel([one() for _ in NAMES])
     assert (scorer.evaluations, scorer.opinions) == (4, 6)
-    plain = ScorerByLabel([OneStepError([0.5], ResidualCovariance()) for _ in NAMES])
+    plain = ScorerByLabel([ResidualScorer(one_steps([0.5]), ResidualCovariance()) for _ in NAMES])
     assert (plain.evaluations, plain.opinions) == (1, 0)

@@ -17,7 +17,7 @@ from anodiff.cond import Cond
 from anodiff.detect.bylabel import ThresholdByLabel
 from anodiff.detect.calibrate import PositionCalibration
 from anodiff.detect.heatmap import Smooth
-from anodiff.detect.onestep import OneStepError
+from anodiff.detect.onestep import ResidualScorer, one_steps
 from anodiff.detect.pool import TopShare
 from anodiff.detect.predictor import Predictor, Scored
 from anodiff.detect.regions import family_p_value, regions
@@ -56,7 +56,7 @@ def judged(truth, normals, plain, kept) -> Scored:
         predictor = Predictor(
             plain(),
             Model(truth),
-            OneStepError([0.5], ResidualCovariance()),
+            ResidualScorer(one_steps([0.5]), ResidualCovariance()),
             smooth=Smooth(0.5),
             calibration=PositionCalibration(),
             pool=TopShare(0.02),

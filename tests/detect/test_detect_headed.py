@@ -18,7 +18,7 @@ from anodiff.data.demo import make_demo
 from anodiff.data.faint import SEEN, faint
 from anodiff.data.synthetic import KINDS, VISIBLE
 from anodiff.detect.headed import Encoded, Headed
-from anodiff.detect.onestep import OneStepError
+from anodiff.detect.onestep import ResidualScorer, one_steps
 from anodiff.detect.residual import ResidualCovariance
 from anodiff.detect.scorer import Fused
 from anodiff.detect.surprise import Surprise
@@ -32,7 +32,7 @@ HEAD = "score.head={kind: learned, painted: 120, steps: 60, width: 24, depth: 1}
 
 
 def headed(weight: float = 1.0, *, sigmas: tuple[float, ...] = (0.3, 0.6)) -> Headed:
-    inner = OneStepError(sigmas, ResidualCovariance(), calibration=Surprise())
+    inner = ResidualScorer(one_steps(sigmas), ResidualCovariance(), calibration=Surprise())
     torch.manual_seed(0)
     return Headed(inner, Head(3 * (len(sigmas) + 1), width=8).eval().requires_grad_(False), weight=weight)
 
@@ -102,14 +102,14 @@ def test_odds_end_where_a_surprise_could_not_tell_them_apart():
         def forward(self, evidence):
             return 1e4 * evidence[:, :1]
 
-    scorer = Headed(OneStepError((0.3,), ResidualCovariance()), Sure())
+    scorer = Headed(ResidualScorer(one_steps((0.3,)), ResidualCovariance()), Sure())
     odds = scorer.odds((torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)))
     assert 1e-12 < float(odds.min()) < 1e-8
     assert 1e8 < float(odds.max()) < float("inf")
 
 
 def test_others_may_stand_beside_it(truth, normals, plain, unit_noise):
-    scorer = Fused([headed(), OneStepError((0.4,), ResidualCovariance())])
+    scorer = Fused([headed(), ResidualScorer(one_steps((0.4,)), ResidualCovariance())])
     seen = [
         scorer.observe((truth, Counting(plain())), normals(8, seed), Cond(noise=unit_noise(8, seed))).parts
         for seed in (0, 1)

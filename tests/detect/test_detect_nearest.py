@@ -8,7 +8,7 @@ from anodiff.detect.blend import Blend
 from anodiff.detect.calibrate import NoCalibration
 from anodiff.detect.encoded import Encoded
 from anodiff.detect.nearest import Memory, NearestScorer, furthest
-from anodiff.detect.onestep import OneStepError
+from anodiff.detect.onestep import ResidualScorer, one_steps
 from anodiff.detect.residual import ResidualCovariance
 from anodiff.detect.scorer import Fused
 from anodiff.detect.surprise import Surprise
@@ -120,7 +120,7 @@ def test_beside_the_residual_the_picture_is_encoded_once(truth, normals, plain, 
 
     def made(shared: bool) -> Fused:
         parts = [
-            OneStepError((0.3,), ResidualCovariance(), calibration=Surprise()),
+            ResidualScorer(one_steps((0.3,)), ResidualCovariance(), calibration=Surprise()),
             NearestScorer(32, calibration=Surprise()),
         ]
         return Fused(parts, calibration=NoCalibration(), weights=[1, 1], geometric=True, shared=shared)

@@ -14,7 +14,7 @@ from anodiff.detect.bylabel import ScorerByLabel
 from anodiff.detect.calibrate import GlobalCalibration, NoCalibration
 from anodiff.detect.heatmap import Smooth
 from anodiff.detect.nearest import NearestScorer
-from anodiff.detect.onestep import OneStepError
+from anodiff.detect.onestep import ResidualScorer, one_steps
 from anodiff.detect.pool import TopShare
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.residual import ResidualCovariance, ResidualPosition, ResidualSquares
@@ -24,7 +24,7 @@ from anodiff.detect.threshold import Conformal
 from anodiff.errors import ConfigError
 
 
-def sharp(**changes) -> OneStepError:
+def sharp(**changes) -> ResidualScorer:
     settings = {
         "groups": (1, 2),
         "first": 1,
@@ -32,7 +32,7 @@ def sharp(**changes) -> OneStepError:
         "geometric": True,
         "sharp": True,
     }
-    return OneStepError((0.0, 0.4), ResidualPosition(), **(settings | changes))
+    return ResidualScorer(one_steps((0.0, 0.4)), ResidualPosition(), **(settings | changes))
 
 
 def observe(scorer, model, image, noise):
@@ -63,7 +63,7 @@ def test_a_spot_in_a_stage_that_does_not_score_is_shown_and_not_scored(taught, n
     assert inside.mean() > 2 * outside.mean()
     assert inside.mean() > 2 * before.place[..., 6:9, 6:9].mean()
     # The level 0 is the code itself, where groups keep apart; at .4 the denoiser reads all channels.
-    plain = OneStepError((0.0,), ResidualSquares(), groups=(1, 2), first=1)
+    plain = ResidualScorer(one_steps((0.0,)), ResidualSquares(), groups=(1, 2), first=1)
     parts = observe(plain, model, image, unit_noise)
     plain.learn(lambda: iter([observe(plain, model, normals(24, seed=1), unit_noise)]))
     assert torch.equal(plain.weigh(parts), plain.weigh(observe(plain, model, clean, unit_noise)))
@@ -86,7 +86,7 @@ class FoldedCodec:
 def test_folded_groups_are_weighed_at_their_own_size(normals, unit_noise) -> None:
     image, model = normals(24, seed=3), (None, FoldedCodec())
     settings = {"groups": (4, 2), "calibration": Surprise(), "geometric": True, "sharp": True}
-    scorer = OneStepError((0.0,), ResidualPosition(), folds=(2, 1), **settings)
+    scorer = ResidualScorer(one_steps((0.0,)), ResidualPosition(), folds=(2, 1), **settings)
     parts = observe(scorer, model, image, unit_noise)
     assert [tuple(part.shape) for part in parts] == [(24, 1, 16, 16), (24, 2, 8, 8)]
     torch.testing.assert_close(parts[0], 2 * image[:, :1] - 1)
@@ -100,7 +100,7 @@ def test_folded_groups_are_weighed_at_their_own_size(normals, unit_noise) -> Non
 
 
 def test_without_it_both_maps_are_one(taught, normals, unit_noise) -> None:
-    scorer, model = taught(OneStepError((0.4,), ResidualCovariance()))
+    scorer, model = taught(ResidualScorer(one_steps((0.4,)), ResidualCovariance()))
     maps = scorer.maps(observe(scorer, model, normals(2, seed=2), unit_noise))
     assert not scorer.places
     assert maps.score is maps.place
@@ -126,7 +126,7 @@ def test_a_fusion_shows_where_by_the_scorer_that_can(taught, normals, unit_noise
     assert scorer.places
     assert torch.equal(maps.place, scorer.scorers[1].maps(parts[1:]).place)
     assert torch.equal(maps.score, scorer.weigh(parts))
-    with_plain = Fused([near, OneStepError((0.4,), ResidualSquares())])
+    with_plain = Fused([near, ResidualScorer(one_steps((0.4,)), ResidualSquares())])
     assert not with_plain.places
 
 

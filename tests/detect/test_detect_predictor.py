@@ -13,7 +13,7 @@ from anodiff.detect.calibrate import GlobalCalibration, PositionCalibration
 from anodiff.detect.content import coarse_seed
 from anodiff.detect.distance import L1, SSIM
 from anodiff.detect.heatmap import Smooth, array_to_size
-from anodiff.detect.onestep import OneStepError
+from anodiff.detect.onestep import ResidualScorer, one_steps
 from anodiff.detect.pool import Maximum, TopShare
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.residual import ResidualCovariance
@@ -70,7 +70,7 @@ def one_step(denoiser: KarrasDenoiser, **changes) -> Predictor:
     return Predictor(
         PixelCodec(3),
         copy.deepcopy(denoiser),
-        OneStepError((0.2, 0.5), ResidualCovariance()),
+        ResidualScorer(one_steps((0.2, 0.5)), ResidualCovariance()),
         **(settings | changes),
     )
 
@@ -226,7 +226,7 @@ def test_the_unit_of_a_score_is_that_of_pictures_that_did_not_teach(denoiser: Ka
     predictor = Predictor(
         Code(3),
         copy.deepcopy(denoiser),
-        OneStepError((0.0,), ResidualCovariance(shrinkage=0.0)),
+        ResidualScorer(one_steps((0.0,)), ResidualCovariance(shrinkage=0.0)),
         smooth=Smooth(0.0),
         calibration=GlobalCalibration(),
         pool=Maximum(),

@@ -25,7 +25,7 @@ from anodiff.detect.distance import (
     MultiScaleSSIM,
     Spread,
 )
-from anodiff.detect.onestep import OneStepError, ResidualScorer
+from anodiff.detect.onestep import ResidualScorer, one_steps
 from anodiff.detect.opinion import OpinionScorer
 from anodiff.detect.residual import ResidualCovariance, ResidualSquares, ResidualVariance
 from anodiff.detect.restore import Inversion, Model, OneStep, PartialNoise, Pulled, Restorer
@@ -169,13 +169,13 @@ def test_restorer_by_distance(models, features: FeatureCodec, family: str, codec
 def test_scorers(models, family: str, codec: str) -> None:
     denoiser, coder = models[codec, family]
     scorers: dict[str, Scorer] = {
-        "one step": OneStepError((0.3, 0.8), ResidualCovariance(), draws=2),
+        "one step": ResidualScorer(one_steps((0.3, 0.8), draws=2), ResidualCovariance()),
         "residual": ResidualScorer([RESTORERS["ddim"], RESTORERS["pulled"]], ResidualVariance()),
         "restoration": RestorationScorer(RESTORERS["ddpm"], [Latent()]),
         "bound": BoundScorer(0.8, 3, bins=256 if coder.paints else None),
         "fused": Fused(
             [
-                OneStepError((0.3,), ResidualSquares()),
+                ResidualScorer(one_steps((0.3,)), ResidualSquares()),
                 RestorationScorer(OneStep(0.5), [L1() if coder.paints else Latent()]),
             ]
         ),

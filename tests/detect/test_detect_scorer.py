@@ -6,7 +6,7 @@ import torch
 from anodiff.cond import Cond
 from anodiff.detect.calibrate import PositionCalibration
 from anodiff.detect.distance import L1, SSIM, Latent
-from anodiff.detect.onestep import OneStepError, ResidualScorer
+from anodiff.detect.onestep import ResidualScorer, one_steps
 from anodiff.detect.residual import ResidualCovariance, ResidualSquares
 from anodiff.detect.restore import Inversion, OneStep, PartialNoise
 from anodiff.detect.scorer import BoundScorer, Fused, RestorationScorer, Scorer
@@ -16,14 +16,16 @@ from anodiff.errors import ConfigError, RefusalError
 
 def every_scorer() -> list[Scorer]:
     return [
-        OneStepError((0.2, 0.6), ResidualCovariance(), draws=2),
+        ResidualScorer(one_steps((0.2, 0.6), draws=2), ResidualCovariance()),
         ResidualScorer([PartialNoise((0.5,), steps=3), Inversion(0.5, 3)], ResidualSquares()),
         RestorationScorer(PartialNoise((0.5,), steps=3), [L1(), SSIM(7)], weights=(2, 1)),
         BoundScorer(1.0, 4),
         BoundScorer(1.0, 4, bins=256),
-        Fused([OneStepError((0.3,), ResidualCovariance()), RestorationScorer(OneStep(0.5), [L1()])]),
         Fused(
-            [BoundScorer(1.0, 3), OneStepError((0.3,), ResidualCovariance())],
+            [ResidualScorer(one_steps((0.3,)), ResidualCovariance()), RestorationScorer(OneStep(0.5), [L1()])]
+        ),
+        Fused(
+            [BoundScorer(1.0, 3), ResidualScorer(one_steps((0.3,)), ResidualCovariance())],
             calibration=PositionCalibration(),
         ),
     ]
@@ -66,7 +68,7 @@ def test_the_one_step_mahalanobis_error_ranks_a_broken_correlation_first(
     image[0, :, 8, 8] = (odd + 1) / 2
     rank = {}
     for weigh in (ResidualCovariance(), ResidualSquares()):
-        scorer = OneStepError((0.3,), weigh, draws=2)
+        scorer = ResidualScorer(one_steps((0.3,), draws=2), weigh)
         teach(scorer, model, normals(40, seed=1), unit_noise)
         found = scorer(model, image, Cond(noise=unit_noise(2, 7)))
         rank[type(weigh)] = int((found > found[0, 0, 8, 8]).sum())
@@ -76,7 +78,7 @@ def test_the_one_step_mahalanobis_error_ranks_a_broken_correlation_first(
 
 def test_residual_map_has_the_law_that_theory_gives(truth, normals, plain, unit_noise) -> None:
     """With both noise signs r = (I - G)(z - m) exactly, so |W r|^2 / c averages 1 on normals and is |z - m|^2_S / c."""
-    scorer = OneStepError((0.4,), ResidualCovariance(shrinkage=0.0, floor=0.0), draws=2)
+    scorer = ResidualScorer(one_steps((0.4,), draws=2), ResidualCovariance(shrinkage=0.0, floor=0.0))
     model = (truth, plain())
     image = normals(60, seed=1).clamp(0.001, 0.999)
     teach(scorer, model, image, unit_noise)
@@ -91,7 +93,7 @@ def test_residual_map_has_the_law_that_theory_gives(truth, normals, plain, unit_
 
 
 def test_several_levels_are_calibrated_before_they_are_added(truth, normals, plain, unit_noise) -> None:
-    scorer = OneStepError((0.05, 5.0), ResidualSquares())  # residuals of very different size
+    scorer = ResidualScorer(one_steps((0.05, 5.0)), ResidualSquares())  # residuals of very different size
     model = (truth, plain())
     teach(scorer, model, normals(40, seed=1), unit_noise)
     parts = scorer.observe(model, normals(20, seed=2), Cond(noise=unit_noise(20, 3))).parts
@@ -112,7 +114,7 @@ def test_weights_are_normalised_and_checked() -> None:
     for build in (
         lambda: RestorationScorer(OneStep(0.5), []),
         lambda: Fused([]),
-        lambda: OneStepError((), ResidualSquares()),
+        lambda: ResidualScorer(one_steps(()), ResidualSquares()),
     ):
         with pytest.raises(ConfigError, match="at least one"):
             build()

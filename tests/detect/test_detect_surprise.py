@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chi2
 
 from anodiff.cond import Cond
-from anodiff.detect.onestep import OneStepError
+from anodiff.detect.onestep import ResidualScorer, one_steps
 from anodiff.detect.residual import ResidualCovariance, ResidualSquares
 from anodiff.detect.surprise import BODY, Surprise
 from anodiff.errors import ConfigError, DataError
@@ -92,7 +92,7 @@ def test_a_group_of_channels_is_weighed_by_its_own_law(truth, normals, plain, un
     image[1, 2, 6:10, 6:10] += 0.25
     contrast = {}
     for groups in (None, (2, 1)):
-        scorer = OneStepError((0.4,), ResidualCovariance(), groups=groups)
+        scorer = ResidualScorer(one_steps((0.4,)), ResidualCovariance(), groups=groups)
         model = (truth, plain())
         parts = [
             scorer.observe(model, batch, Cond(noise=unit_noise(len(batch), i))).parts
@@ -109,13 +109,13 @@ def test_a_group_of_channels_is_weighed_by_its_own_law(truth, normals, plain, un
 
 
 def test_groups_that_do_not_sum_up_are_refused(truth, normals, plain, unit_noise) -> None:
-    scorer = OneStepError((0.4,), ResidualSquares(), groups=(2, 2))
+    scorer = ResidualScorer(one_steps((0.4,)), ResidualSquares(), groups=(2, 2))
     with pytest.raises(RuntimeError, match="split"):
         scorer.observe((truth, plain()), normals(2, seed=0), Cond(noise=unit_noise(2, 0)))
 
 
 def test_a_scorer_of_stages_is_tempered(truth, normals, plain, unit_noise) -> None:
-    scorer = OneStepError((0.4,), ResidualSquares(), groups=(2, 1), calibration=Surprise())
+    scorer = ResidualScorer(one_steps((0.4,)), ResidualSquares(), groups=(2, 1), calibration=Surprise())
     model = (truth, plain())
     parts = scorer.observe(model, normals(16, seed=1), Cond(noise=unit_noise(16, 0))).parts
     loud = tuple(3 * part for part in parts)
@@ -126,7 +126,7 @@ def test_a_scorer_of_stages_is_tempered(truth, normals, plain, unit_noise) -> No
 
 
 def test_at_level_zero_no_model_is_asked(truth, normals, plain, unit_noise) -> None:
-    scorer, codec = OneStepError((0.0,), ResidualSquares()), plain()
+    scorer, codec = ResidualScorer(one_steps((0.0,)), ResidualSquares()), plain()
     image = normals(3, seed=2)
     truth.calls = 0
     observed = scorer.observe((truth, codec), image, Cond(noise=unit_noise(3, 0)))

@@ -150,7 +150,8 @@ def test_a_label_given_to_a_model_without_labels_is_refused(plain, truth) -> Non
     from anodiff.detect.calibrate import GlobalCalibration
 
     found = Predictor(
-        plain(), truth, ResidualScorer(one_steps([0.5]), ResidualCovariance()), smooth=Smooth(0), calibration=GlobalCalibration(),
+        plain(), truth, ResidualScorer(one_steps([0.5]), ResidualCovariance()),
+        smooth=Smooth(0), calibration=GlobalCalibration(),
         pool=TopShare(0.1), threshold=Conformal(0.1), mask_threshold=Conformal(0.1),
     )  # fmt: skip
     with pytest.raises(RefusalError, match="without labels"):

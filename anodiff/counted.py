@@ -15,6 +15,7 @@ from anodiff.batches import batches, digests, with_labels
 from anodiff.config import RunConfig
 from anodiff.data.dataset import Picture
 from anodiff.data.index import index, normals
+from anodiff.detect import teaching
 from anodiff.detect.suspects import Suspicion
 from anodiff.detect.threshold import least_rate
 from anodiff.fitting import DEFAULT_RATE
@@ -49,7 +50,7 @@ def counted_anew(
     rate = target_fpr or max(DEFAULT_RATE, least_rate(fewest))
     config = _at(learnt.config, rate)
     predictor = learnt.rebuilt(config, rate).to(device)
-    predictor.calibrate(lambda: with_labels(batches(pictures, learnt.shape, config, device), known))
+    teaching.calibrate(predictor, lambda: with_labels(batches(pictures, learnt.shape, config, device), known))
     about = {name: value for name, value in learnt.about.items() if name not in ("added", "suspects")}
     about |= {"calibrated_on": len(pictures), "counted": list(digests(pictures, learnt.shape, config))}
     if told := learnt.about.get("suspects"):  # those that were trained on stay what they are
@@ -90,7 +91,7 @@ def counted_too(
     if fresh:
         new = [pictures[row] for row in fresh]
         labels = None if known is None else [known[row] for row in fresh]
-        predictor.add(lambda: with_labels(batches(new, learnt.shape, config, device), labels))
+        teaching.add(predictor, lambda: with_labels(batches(new, learnt.shape, config, device), labels))
     predictor.check()
     about = {**learnt.about, "added": learnt.about.get("added", 0) + len(fresh), "counted": list(counted)}
     about |= _tested(about)

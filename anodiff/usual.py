@@ -12,9 +12,11 @@ from anodiff.batches import batches, digests, with_labels
 from anodiff.config import RunConfig
 from anodiff.config.candidates import Candidate
 from anodiff.data.dataset import Picture
+from anodiff.detect import teaching
 from anodiff.detect.bylabel import ThresholdByLabel
-from anodiff.detect.predictor import Images, Lesson, Predictor
+from anodiff.detect.predictor import Images, Predictor
 from anodiff.detect.suspects import HELD, LOGARITHMS, SURPRISES, TAUGHT, Law, Suspicion, named, verdicts
+from anodiff.detect.teaching import Lesson
 from anodiff.detect.threshold import Conformal, least_rate
 from anodiff.gather import Gathered, label_numbers
 from anodiff.selftest.choice import Choice, choose, weighs_strangers
@@ -64,7 +66,7 @@ def usual(
         say: is told what is being done.
 
     Raises:
-        ConfigError, DataError: as `Predictor.learn` and `choose`.
+        ConfigError, DataError: as `teaching.learn` and `choose`.
     """
     say("learning what is usual, and the threshold from the pictures held out")
     predictor.eval().to(device)
@@ -84,7 +86,7 @@ def usual(
     choice = choose(asked, predictor, normals, unknown, count=apart, shape=shape, rate=target_fpr, say=say)
     predictor = choice.predictor
     fused = weighs_strangers(choice.config)
-    lesson = predictor.learn(normals, held, strangers=unknown if fused else None)
+    lesson = teaching.learn(predictor, normals, held, strangers=unknown if fused else None)
     report = tried(predictor, held, choice.config, count=len(gathered.held), shape=shape, say=say)
     names = {split: list(rows["image"]) for split, rows in gathered.rows.items()}
     names[TAUGHT] = [names[TAUGHT][k] for k in places]

@@ -30,6 +30,7 @@ from anodiff.data.image import prepare, read, read_mask
 from anodiff.data.index import index
 from anodiff.data.synthetic import COARSE, paint
 from anodiff.data.table import rows_where
+from anodiff.detect import teaching
 from anodiff.detect.evaluate import Evaluation
 from anodiff.detector import Detector
 from anodiff.fitting import batches, with_labels
@@ -163,7 +164,7 @@ def along(fitted: Detector, way: dict[str, Any], table: pd.DataFrame, *, every: 
         return with_labels(batches(pictures, fitted.shape, config, fitted.device), labels)
 
     taught = good.train[::every], good.train_rows.iloc[::every]
-    predictor.learn(lambda: images(*taught), lambda: images(good.held, good.held_rows))
+    teaching.learn(predictor, lambda: images(*taught), lambda: images(good.held, good.held_rows))
     return Detector(config=config).adopt(predictor, shape=fitted.shape, target_fpr=target_fpr)
 
 

@@ -13,6 +13,7 @@ from anodiff import compose
 from anodiff.codec.pixel import PixelCodec
 from anodiff.compose.detection import steering
 from anodiff.config import RunConfig, dump, load, parse
+from anodiff.detect import teaching
 from anodiff.detect.detail import Detail
 from anodiff.detect.repair import Repair
 from anodiff.detect.resampled import Resampled
@@ -124,7 +125,7 @@ def test_a_predictor_learns_and_scores(kind: str) -> None:
         for value in predictor.denoiser.parameters():  # type: ignore[attr-defined]
             value.add_(0.02)  # a fresh network's last layer is zero
     images = torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    predictor.learn(lambda: [images[:6]], lambda: [images[6:]])
+    teaching.learn(predictor, lambda: [images[:6]], lambda: [images[6:]])
     found = predictor(images[:2])
     assert found.heat.shape == (2, 1, 16, 16)
     assert found.heat.isfinite().all()

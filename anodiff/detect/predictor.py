@@ -1,4 +1,4 @@
-"""A model of normals with all that was learnt from held-out normals: pictures in, scores and maps out."""
+"""A model of normals with all that was learnt from them: pictures in, scores and maps out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from anodiff.codec.protocol import Codec
 from anodiff.cond import Cond
-from anodiff.detect.bylabel import CalibrationByLabel, ThresholdByLabel, calibrated, settle
+from anodiff.detect.bylabel import CalibrationByLabel, ThresholdByLabel, calibrated, known
 from anodiff.detect.calibrate import Calibration
 from anodiff.detect.content import coarse_seed
-from anodiff.detect.crossed import Crossed, Kept, Observed, all_labels, crossed_maps
+from anodiff.detect.crossed import Kept, Observed
 from anodiff.detect.heatmap import Smooth
 from anodiff.detect.pool import Pool
 from anodiff.detect.scorer import Maps, Observation, Parts, Scorer
@@ -46,27 +46,6 @@ class Scored:
     label: Tensor | None = None  # [B] what each picture was taken for, where the model has labels
 
 
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """The scores of the normals that were learnt from, in their order, on the CPU."""
-
-    shown: Tensor  # [n] of those that taught what is usual, scored by what the others of them taught
-    shown_label: Tensor | None  # [n] where the model has labels
-    held: Tensor  # [m] of the held-out, which taught the thresholds alone
-    held_label: Tensor | None  # [m] likewise
-    apart: Tensor | None = None  # [k] of the strangers, which taught how far evidence is believed
-    apart_label: Tensor | None = None  # [k] likewise
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """What normals were found to be, one row a picture."""
-
-    score: Tensor  # [n]
-    maximum: Tensor  # [n] of the calibrated map
-    label: Tensor | None  # [n] where the model has labels
-
-
 def bare(denoiser: Denoiser) -> Denoiser:
     """The denoiser itself, without a wrapper."""
     return denoiser
@@ -77,8 +56,8 @@ class Predictor(nn.Module):
     content; a scorer with a map of its own that shows where has that one smoothed and calibrated likewise.
 
     Its `state_dict` is all that a model file holds: a fresh predictor of the same configuration that loads
-    it gives the same scores. A row of a batch depends on nothing but itself. After `learn` it only reads, so
-    threads may share it.
+    it gives the same scores. A row of a batch depends on nothing but itself. Once taught (`detect/teaching.py`) it
+    only reads, so threads may share it.
 
     Args:
         codec: what turns pictures into the denoiser's space.
@@ -208,151 +187,27 @@ class Predictor(nn.Module):
 
     def maps(self, parts: Parts, label: Tensor | None = None) -> Maps:
         """The calibrated maps [B, 1, h, w] of what was observed; `label` [B] where they are calibrated by label."""
-        return self._calibrated(self.scorer.maps(parts), label)
+        return self.calibrated(self.scorer.maps(parts), label)
 
-    def _calibrated(self, maps: Maps, label: Tensor | None) -> Maps:
+    def calibrated(self, maps: Maps, label: Tensor | None = None) -> Maps:
+        """The scorer's maps [B, 1, h, w], smoothed and compared with what is usual."""
         score = calibrated(self.calibration, self.smooth(maps.score), label)
         if self.sight is None:
             return Maps(score, score)
         return Maps(score, calibrated(self.sight, self.smooth(maps.place), label))
 
-    @torch.no_grad()
-    def learn(self, normals: Images, held: Images, *, strangers: Images | None = None) -> Lesson:
-        """Learn what is usual from `normals`, then the thresholds from `held`; their scores, to look for strangers.
-
-        Scorer and calibration ask for many pictures and may take those the networks were trained on, as long as these
-        are not learnt by heart. A threshold must come from scores of strangers: `held` taught nothing else, so that the
-        stated rate is that of split-conformal prediction, without a correction. `strangers` are further normals the
-        networks were not trained on: they correct how far each kind of evidence is believed.
-
-        A global calibration is learnt from maps that a picture had no part in, wherever they can be had: a law learnt
-        by heart leaves hardly anything of its own pictures, and the unit would be next to nothing.
-
-        Raises:
-            DataError: no picture, or numbers that are not finite.
-            ConfigError: fewer held-out normals than the false-alarm rate needs.
-        """
-        observed = self.observed(normals)
-        unknown = None if strangers is None else self.observed(strangers)
-
-        others = self.calibration.others
-        crossed = crossed_maps(
-            observed,
-            lambda observed: (self._teach if others else self.teach)(observed, unknown),
-            lambda parts, label: self.scorer.maps(parts) if others else self.maps(parts, label),
-        )
-        if crossed is not None and others:
-            self._teach(observed, unknown)
-            shown, labels = self._crossed(crossed), crossed.labels
-            self._settle(lambda: [(crossed.maps, crossed.labels)])
-        else:
-            self.teach(observed, unknown)
-            if crossed is None:
-                shown, labels = self._scored(observed)
-            else:
-                shown, labels = self.pool(crossed.maps.score), crossed.labels
-        apart, apart_label = (None, None) if unknown is None else self._scored(unknown)
-        found = self.calibrate(held)
-        held_label = None if found.label is None else found.label.cpu()
-        return Lesson(shown, labels, found.score.cpu(), held_label, apart, apart_label)
-
-    @torch.no_grad()
-    def calibrate(self, held: Images) -> Judged:
-        """Learn the thresholds alone, from normals that taught nothing else: split-conformal; what these were found."""
-        found = self._judged(held)
-        for threshold, values in ((self.threshold, found.score), (self.mask_threshold, found.maximum)):
-            if isinstance(threshold, ThresholdByLabel):
-                threshold.learn(values, _known(found.label))
-            else:
-                threshold.learn(values)
-        return found
-
-    @torch.no_grad()
-    def add(self, held: Images) -> Judged:
-        """Take further normals that taught nothing in, beside those the thresholds rest on; what these were found."""
-        found = self._judged(held)
-        for threshold, values in ((self.threshold, found.score), (self.mask_threshold, found.maximum)):
-            if isinstance(threshold, ThresholdByLabel):
-                threshold.add(values, _known(found.label))
-            else:
-                threshold.add(values)
-        return found
-
     def check(self) -> None:
         """Nothing, where the thresholds support the rate they stand for; ConfigError otherwise."""
         _ = self.threshold.value, self.mask_threshold.value
 
-    def _judged(self, held: Images) -> Judged:
-        scores, maxima, labels = [], [], []
-        for batch in held():
-            image, cond = self._batch(batch)
-            maps = self.maps(self.observe(image, cond).parts, cond.label)
-            scores.append(self.pool(maps.score))
-            maxima.append(maps.place.amax(dim=(1, 2, 3)))
-            labels.append(cond.label)
-        if not scores:
-            raise DataError("Expected good pictures to learn the threshold from, got none: hold some out.")
-        known = None if labels[0] is None else torch.cat([_known(label) for label in labels])
-        return Judged(torch.cat(scores), torch.cat(maxima), known)
-
-    @torch.no_grad()
-    def teach(
-        self,
-        observed: Callable[[], Iterable[Observed]],
-        strangers: Callable[[], Iterable[Observed]] | None = None,
-    ) -> None:
-        """Teach scorer and calibration what is usual, from scratch; thresholds stay as they are."""
-        self._teach(observed, strangers)
-        self._settle(lambda: ((self.scorer.maps(parts), label) for parts, label in observed()))
-
-    def _teach(
-        self,
-        observed: Callable[[], Iterable[Observed]],
-        strangers: Callable[[], Iterable[Observed]] | None,
-    ) -> None:
-        """Teach the scorer alone."""
-        self.scorer.learn(lambda: (parts for parts, _ in observed()))
-        if strangers is not None:
-            self.scorer.temper(lambda: (parts for parts, _ in strangers()))
-
-    def _crossed(self, crossed: Crossed) -> Tensor:
-        """The scores [n] of normals by what others taught, what is usual for the maps among it."""
-        device = next(self.scorer.buffers(), torch.zeros(0)).device
-        shown = torch.empty(len(crossed.fold))
-        for fold in crossed.fold.unique():
-            inside = crossed.fold == fold
-            others = crossed.rows(~inside)
-            self._settle(lambda others=others: [others])
-            maps, label = crossed.rows(inside)
-            label = None if label is None else label.to(device)
-            shown[inside] = self.pool(
-                self._calibrated(Maps(*(m.to(device) for m in maps)), label).score
-            ).cpu()
-        return shown
-
-    def _settle(self, found: Callable[[], Iterable[tuple[Maps, Tensor | None]]]) -> None:
-        """Learn what is usual for the maps; each call of `found` goes once through those of the normals."""
-        settle(self.calibration, lambda: ((self.smooth(maps.score), label) for maps, label in found()))
-        if self.sight is not None:
-            settle(self.sight, lambda: ((self.smooth(maps.place), label) for maps, label in found()))
-
-    def _score(self, parts: Parts, label: Tensor | None) -> Tensor:
-        """The scores [B] of what was observed, on the CPU."""
-        return self.pool(self.maps(parts, label).score).cpu()
-
-    def _scored(self, observed: Callable[[], Iterable[Observed]]) -> tuple[Tensor, Tensor | None]:
-        """The scores [n] and labels [n] of all that was observed."""
-        found = [(self._score(parts, label), label) for parts, label in observed()]
-        return torch.cat([score for score, _ in found]), all_labels([label for _, label in found])
-
-    def _batch(self, batch: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Cond]:
+    def _told(self, batch: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Cond]:
         """A batch of normals and its conditions, its labels among them where the model has labels."""
         image, label = batch if isinstance(batch, tuple) else (batch, None)
         return image, self.labelled(image, None if label is None else Cond(label=label.to(image.device)))
 
     def look(self, batch: Tensor | tuple[Tensor, Tensor]) -> Observed:
         """What a batch of pictures, with their labels [B] where these are known, shows; and the label of each."""
-        image, cond = self._batch(batch)
+        image, cond = self._told(batch)
         return self.observe(image, cond).parts, cond.label
 
     def observed(self, images: Images) -> Callable[[], Iterable[Observed]]:
@@ -370,25 +225,20 @@ class Predictor(nn.Module):
         return Kept(kept)
 
 
-def _known(label: Tensor | None) -> Tensor:
-    assert label is not None  # a calibration by label comes with a labeller
-    return label
-
-
 def _values(threshold: Threshold | ThresholdByLabel, label: Tensor | None, count: int) -> Tensor:
     """The threshold [B] of each picture, float64 on the CPU."""
     if isinstance(threshold, ThresholdByLabel):
-        return threshold.of(_known(label))
+        return threshold.of(known(label))
     return torch.full((count,), threshold.value, dtype=torch.float64)
 
 
 def _maxima(threshold: Threshold | ThresholdByLabel, label: Tensor | None, count: int) -> Sequence[Tensor]:
     if isinstance(threshold, ThresholdByLabel):
-        return threshold.held_of(_known(label))
+        return threshold.held_of(known(label))
     return [threshold.held] * count
 
 
 def _p_value(threshold: Threshold | ThresholdByLabel, score: Tensor, label: Tensor | None) -> Tensor:
     if isinstance(threshold, ThresholdByLabel):
-        return threshold.p_value(score, _known(label))
+        return threshold.p_value(score, known(label))
     return threshold.p_value(score)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from anodiff import compose
 from anodiff.config import RunConfig
 from anodiff.config.candidates import Candidate, candidates
+from anodiff.detect import teaching
 from anodiff.detect.crossed import Observed
 from anodiff.detect.predictor import Images, Predictor
 from anodiff.errors import ConfigError
@@ -166,7 +167,7 @@ def choose(
             found = predictor if number == 0 else _alike(asked[number].config, predictor, shape, rate)
             seen = seen or _Seen.of(found, painting, normals, strangers)
             tempering = seen.strangers if weighs_strangers(asked[number].config) else None
-            found.teach(seen.normals, tempering)
+            teaching.teach(found, seen.normals, tempering)
             trials[number] = trial(found, painting, seen.clean, seen.painted)
             made[number] = found
     compared, best = _judged(asked, [trials[number] for number in range(len(asked))], seed=first.seed)

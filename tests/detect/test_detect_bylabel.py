@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from anodiff.cond import Cond
+from anodiff.detect import teaching
 from anodiff.detect.bylabel import CalibrationByLabel, ScorerByLabel, ThresholdByLabel
 from anodiff.detect.calibrate import PositionCalibration
 from anodiff.detect.heatmap import Smooth
@@ -80,7 +81,7 @@ def taught(plain) -> Predictor:
     order = torch.randperm(120, generator=torch.Generator().manual_seed(0))
     both = torch.cat([parts(60, 0, 1), parts(60, 1, 2)])[order]
     held = torch.cat([parts(40, 0, 3), parts(40, 1, 4)])
-    found.learn(lambda: both.split(16), lambda: held.split(16))
+    teaching.learn(found, lambda: both.split(16), lambda: held.split(16))
     return found
 
 
@@ -135,7 +136,7 @@ def test_known_labels_teach_and_the_labeller_is_not_asked(plain) -> None:
     found.labeller = nn.Identity()  # would fail
     normals = [(parts(20, k, 60 + k), torch.full((20,), k)) for k in (0, 1)]
     held = [(parts(12, k, 70 + k), torch.full((12,), k)) for k in (0, 1)]
-    found.learn(lambda: normals, lambda: held)
+    teaching.learn(found, lambda: normals, lambda: held)
     assert len(found.threshold.thresholds[0].learnt("normals")) == 12
 
 
@@ -143,7 +144,7 @@ def test_a_kind_without_held_out_parts_is_named(plain) -> None:
     found = predictor(plain)
     normals = [(parts(20, k, 60 + k), torch.full((20,), k)) for k in (0, 1)]
     with pytest.raises(DataError, match="'rough'"):
-        found.learn(lambda: normals, lambda: [parts(12, 0, 70)])
+        teaching.learn(found, lambda: normals, lambda: [parts(12, 0, 70)])
 
 
 def test_a_label_given_to_a_model_without_labels_is_refused(plain, truth) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import betabinom
 
 from anodiff.cond import Cond
+from anodiff.detect import teaching
 from anodiff.detect.bylabel import ThresholdByLabel
 from anodiff.detect.calibrate import PositionCalibration
 from anodiff.detect.heatmap import Smooth
@@ -63,7 +64,7 @@ def judged(truth, normals, plain, kept) -> Scored:
             threshold=Conformal(0.1),
             mask_threshold=Conformal(0.1),
         )
-        predictor.learn(lambda: iter([normals(16, seed=1)]), lambda: iter([normals(12, seed=2)]))
+        teaching.learn(predictor, lambda: iter([normals(16, seed=1)]), lambda: iter([normals(12, seed=2)]))
         kept["judged"] = predictor(normals(160, seed=3))
     return kept["judged"]
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from anodiff.cond import Cond
+from anodiff.detect import teaching
 from anodiff.detect.bylabel import ScorerByLabel
 from anodiff.detect.calibrate import GlobalCalibration, NoCalibration
 from anodiff.detect.heatmap import Smooth
@@ -169,7 +170,7 @@ def test_a_predictor_scores_by_one_map_and_draws_the_other(truth, normals, plain
         )
 
     predictor = build()
-    predictor.learn(lambda: normals(24, seed=1).split(6), lambda: normals(24, seed=7).split(6))
+    teaching.learn(predictor, lambda: normals(24, seed=1).split(6), lambda: normals(24, seed=7).split(6))
     image = normals(4, seed=2)
     found = predictor(image)
     maps = predictor.maps(predictor.observe(image).parts)

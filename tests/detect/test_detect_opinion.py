@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anodiff.cond import Cond
+from anodiff.detect import teaching
 from anodiff.detect.calibrate import GlobalCalibration
 from anodiff.detect.distance import Latent
 from anodiff.detect.heatmap import Smooth
@@ -230,7 +231,7 @@ def test_a_predictor_of_no_evaluation(plain, truth) -> None:
         threshold=Quantile(0.9),
         mask_threshold=Quantile(0.9),
     ).eval()
-    predictor.learn(lambda: normals(1), lambda: normals(2))
+    teaching.learn(predictor, lambda: normals(1), lambda: normals(2))
     assert predictor.evaluations == 0
     image = grey(3, seed=3)
     image[1, :, 3:5, 3:5] = 0.95

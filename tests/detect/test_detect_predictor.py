@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anodiff.codec.pixel import PixelCodec
 from anodiff.cond import Cond
+from anodiff.detect import teaching
 from anodiff.detect.calibrate import GlobalCalibration, PositionCalibration
 from anodiff.detect.content import coarse_seed
 from anodiff.detect.distance import L1, SSIM
@@ -95,7 +96,7 @@ BUILDERS = [one_step, restoring]
 @pytest.fixture(scope="module", params=BUILDERS, ids=lambda b: b.__name__)
 def predictor(request: pytest.FixtureRequest, denoiser: KarrasDenoiser) -> Predictor:
     found = request.param(denoiser)
-    found.learn(lambda: pictures(24, seed=1).split(5), lambda: pictures(24, seed=51).split(5))
+    teaching.learn(found, lambda: pictures(24, seed=1).split(5), lambda: pictures(24, seed=51).split(5))
     return found
 
 
@@ -135,7 +136,7 @@ def test_eight_threads_equal_one(predictor: Predictor) -> None:
 @pytest.mark.parametrize("build", BUILDERS)
 def test_the_state_is_the_whole_model(build, denoiser: KarrasDenoiser) -> None:
     learnt = build(denoiser)
-    learnt.learn(lambda: pictures(12, seed=1).split(5), lambda: pictures(12, seed=51).split(5))
+    teaching.learn(learnt, lambda: pictures(12, seed=1).split(5), lambda: pictures(12, seed=51).split(5))
     fresh = build(denoiser)
     for parameter in fresh.parameters():
         torch.nn.init.zeros_(parameter)
@@ -173,7 +174,8 @@ def test_normals_alarm_at_the_stated_rate_and_show_no_region_then(denoiser: Karr
     alarms, shown, seen = 0, 0, 0
     for seed in range(3):
         predictor = one_step(denoiser)
-        predictor.learn(
+        teaching.learn(
+            predictor,
             lambda seed=seed: pictures(19, seed=10 + seed).split(10),
             lambda seed=seed: pictures(19, seed=50 + seed).split(10),
         )
@@ -194,10 +196,10 @@ def test_normals_alarm_at_the_stated_rate_and_show_no_region_then(denoiser: Karr
 
 def test_calibrating_with_fresh_normals_changes_the_thresholds_only(denoiser: KarrasDenoiser) -> None:
     predictor = one_step(denoiser)
-    predictor.learn(lambda: pictures(12, seed=1).split(5), lambda: pictures(12, seed=51).split(5))
+    teaching.learn(predictor, lambda: pictures(12, seed=1).split(5), lambda: pictures(12, seed=51).split(5))
     image = pictures(3, seed=8)
     before, threshold = predictor(image), predictor.threshold.value
-    predictor.calibrate(lambda: pictures(30, seed=9).split(8))
+    teaching.calibrate(predictor, lambda: pictures(30, seed=9).split(8))
     assert torch.equal(predictor(image).score, before.score)
     assert len(predictor.threshold.normals) == 30
     assert predictor.threshold.value != threshold
@@ -209,7 +211,9 @@ def test_what_a_scorer_learns_does_not_depend_on_the_memory_given(denoiser: Karr
         one_step(denoiser, memory=m, threshold=Quantile(), mask_threshold=Quantile()) for m in (2**30, 0)
     )
     for predictor in (kept, remade):
-        predictor.learn(lambda: pictures(20, seed=1).split(3), lambda: pictures(5, seed=51).split(3))
+        teaching.learn(
+            predictor, lambda: pictures(20, seed=1).split(3), lambda: pictures(5, seed=51).split(3)
+        )
     for name, value in kept.scorer.state_dict().items():
         torch.testing.assert_close(remade.scorer.state_dict()[name], value, rtol=1e-6, atol=1e-6)
     score, again = kept(pictures(9, seed=3)).score, remade(pictures(9, seed=3)).score
@@ -233,13 +237,15 @@ def test_the_unit_of_a_score_is_that_of_pictures_that_did_not_teach(denoiser: Ka
         threshold=Conformal(0.2),
         mask_threshold=Conformal(0.2),
     )
-    predictor.learn(
-        lambda: pictures(6, seed=1, size=16).split(3), lambda: pictures(9, seed=51, size=16).split(3)
+    teaching.learn(
+        predictor,
+        lambda: pictures(6, seed=1, size=16).split(3),
+        lambda: pictures(9, seed=51, size=16).split(3),
     )
     heat = predictor(pictures(40, seed=3, size=16)).heat
     crossed = float(heat.std())
     assert 0.2 < crossed < 3
-    predictor.teach(predictor.observed(lambda: pictures(6, seed=1, size=16).split(3)))
+    teaching.teach(predictor, predictor.observed(lambda: pictures(6, seed=1, size=16).split(3)))
     assert float(predictor(pictures(40, seed=3, size=16)).heat.std()) > 3 * crossed
 
 
@@ -258,18 +264,20 @@ def test_another_seed_is_another_noise(denoiser: KarrasDenoiser) -> None:
     scores = []
     for seed in (1, 2):
         predictor = one_step(denoiser, seed=seed)
-        predictor.learn(lambda: pictures(12, seed=1).split(5), lambda: pictures(12, seed=51).split(5))
+        teaching.learn(
+            predictor, lambda: pictures(12, seed=1).split(5), lambda: pictures(12, seed=51).split(5)
+        )
         scores.append(predictor(pictures(2, seed=3)).score)
     assert not torch.allclose(scores[0], scores[1], rtol=1e-4)
 
 
 def test_one_normal_is_a_defined_case(denoiser: KarrasDenoiser) -> None:
     predictor = one_step(denoiser, threshold=Quantile(0.9), mask_threshold=Quantile(0.9))
-    predictor.learn(lambda: [pictures(1, seed=1)], lambda: [pictures(1, seed=51)])
+    teaching.learn(predictor, lambda: [pictures(1, seed=1)], lambda: [pictures(1, seed=51)])
     assert torch.isfinite(predictor(pictures(2, seed=2)).score).all()
     strict = one_step(denoiser, threshold=Conformal(0.1))
     with pytest.raises(ConfigError, match="at least 9 held-out normals and there are 1"):
-        strict.learn(lambda: [pictures(1, seed=1)], lambda: [pictures(1, seed=51)])
+        teaching.learn(strict, lambda: [pictures(1, seed=1)], lambda: [pictures(1, seed=51)])
 
 
 def test_refusals(denoiser: KarrasDenoiser) -> None:
@@ -277,11 +285,11 @@ def test_refusals(denoiser: KarrasDenoiser) -> None:
     with pytest.raises(ConfigError, match="learnt nothing"):
         predictor(pictures(1, seed=1))
     with pytest.raises(DataError, match="none"):
-        predictor.learn(list, list)
+        teaching.learn(predictor, list, list)
     broken = one_step(denoiser)
     next(broken.denoiser.parameters()).data.fill_(torch.nan)
     with pytest.raises(DataError, match="learning_rate"):
-        broken.learn(lambda: [pictures(3, seed=1)], lambda: [pictures(3, seed=51)])
+        teaching.learn(broken, lambda: [pictures(3, seed=1)], lambda: [pictures(3, seed=51)])
     with pytest.raises(RefusalError, match="PerImageNoise"):
         predictor.scorer.observe((denoiser, predictor.codec), pictures(1, seed=1), Cond())
 
@@ -294,7 +302,9 @@ def test_guidance_may_take_gradients_while_scoring(denoiser: KarrasDenoiser) -> 
 
     plain, guided = restoring(denoiser), restoring(denoiser, wrap=lambda d: Guide(d, darker, 0.5))
     for predictor in (plain, guided):
-        predictor.learn(lambda: pictures(12, seed=1).split(6), lambda: pictures(12, seed=51).split(6))
+        teaching.learn(
+            predictor, lambda: pictures(12, seed=1).split(6), lambda: pictures(12, seed=51).split(6)
+        )
     image = pictures(1, seed=2)
     one, two = plain(image).restored, guided(image).restored
     assert one is not None

@@ -12,7 +12,6 @@ from anodiff.detect.nearest import NearestScorer
 from anodiff.detect.onestep import ResidualScorer
 from anodiff.detect.residual import ResidualPosition
 from anodiff.detect.scorer import Fused
-from anodiff.detect.whole import WholeScorer
 from anodiff.errors import ConfigError
 
 SIZE = (64, 64)
@@ -53,19 +52,6 @@ def test_a_head_reads_all_stages_at_the_codes_size() -> None:
     head = made("score.head.kind=learned").scorer.scorers[0]
     assert isinstance(head, Headed)
     assert head.inner.folds == (1, 1, 1, 1)
-
-
-def test_the_whole_picture_is_looked_at_beside_all_else() -> None:
-    scorer = made("score.whole=0.5").scorer
-    inner, whole = scorer.scorers
-    assert isinstance(inner, Fused)
-    assert isinstance(whole, WholeScorer)
-    assert scorer.blend.weights == (1.0, 0.5)
-    assert whole.first == 1
-    codec = made("score.whole=0.5").codec
-    codec.whiten.settle(codec._moments(torch.rand(4, 3, *SIZE)))
-    maps = codec.stages(codec.encode(torch.rand(2, 3, *SIZE)))
-    assert [m.shape[1] for m in maps] == list(codec.backbone.channels)
 
 
 def test_some_stage_has_to_score() -> None:

@@ -97,19 +97,6 @@ class FeatureCodec(nn.Module):
         """The features before whitening, `[B, channels, ceil(H / stride), ceil(W / stride)]`."""
         return by_row(image, self._features)
 
-    def stages(self, z: Tensor) -> list[Tensor]:
-        """The features of a code `z [B, channels, h, w]` before whitening, less their mean: a map a stage.
-
-        Each is `[B, C_i, f_i h, f_i w]`, with f_i its positions a side in one of `z`; whitened by the full covariance,
-        which mixes stages, they are one map `[B, channels, h, w]`.
-        """
-        if self.whiten.mode == "full":
-            return self.whiten.undo([z])
-        parts = z.split(self.groups, dim=1)
-        return self.whiten.undo(
-            [m if f == 1 else F.pixel_shuffle(m, f) for m, f in zip(parts, self.folds, strict=True)]
-        )
-
     def decode(self, z: Tensor) -> NoReturn:
         """Nothing: features cannot be painted.
 

@@ -159,26 +159,6 @@ class Whiten(Learnt):
             found.append(_applied(z, mean[own], weight[own] if weight.ndim == 1 else weight[own, own]))
         return found
 
-    def undo(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """What `each` whitened, less its mean: `W^-1 z` of each group's map `[B, C_i, h_i, w_i]`.
-
-        With the full covariance, which mixes the groups, there is one map: of all channels together.
-
-        Raises:
-            ConfigError: nothing was learnt yet.
-        """
-        self.learnt("weight")
-        ends = torch.tensor([z.shape[1] for z in maps]).cumsum(0).tolist()
-        found = []
-        for z, end in zip(maps, ends, strict=True):
-            own = slice(end - z.shape[1], end)
-            if self.weight.ndim == 1:
-                found.append(z / self.weight[own, None, None])
-            else:
-                back = torch.linalg.inv(self.weight[own, own].double()).to(z.dtype)
-                found.append((back @ z.flatten(2)).unflatten(2, z.shape[-2:]))
-        return found
-
 
 def _applied(z: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
     centred = z - mean[:, None, None]

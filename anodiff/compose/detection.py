@@ -44,7 +44,6 @@ from anodiff.detect.steering import Steering
 from anodiff.detect.surprise import Surprise
 from anodiff.detect.threshold import Conformal, Quantile, Threshold
 from anodiff.detect.walk import MeanShift
-from anodiff.detect.whole import WholeScorer
 from anodiff.diffusion.classifier import NoisyClassifier
 from anodiff.diffusion.gan import Critic
 from anodiff.encode.label import number_of
@@ -223,35 +222,18 @@ def _one_step(s: schema.OneStep, config: RunConfig, beside: Codec | None, marker
     scored = len(found.heard)
     if marker is not None and isinstance(s.head, schema.LearnedHead):
         found = Headed(found, marker, weight=s.head.weight)
-    if s.nearest:
-        found = _remembering(found, scored, s, config, groups, folds)
-    if not s.whole:
+    if not s.nearest:
         return found
-    stages = beside.stages if isinstance(beside, FeatureCodec) else None
-    whole = WholeScorer(stages, first=s.unscored if groups else 0)
-    return Fused([found, whole], calibration=NoCalibration(), weights=[1.0, s.whole], shared=True)
-
-
-def _remembering(
-    found: Scorer,
-    scored: int,
-    s: schema.OneStep,
-    config: RunConfig,
-    groups: Sequence[int] | None,
-    folds: Sequence[int] | None,
-) -> Scorer:
-    """A scorer of `scored` maps beside the nearest good places, each map counting as much."""
-    agree = s.fuse == "agreement"
     seen = NearestScorer(
         s.nearest,
         groups=groups,
         folds=folds,
         first=s.unscored,
-        calibration=None if s.fuse == "mean" else Surprise(),
+        calibration=calibration,
         geometric=agree,
         seed=config.seed,
     )
-    weights = [scored, len(seen.memory.sets)]
+    weights = [scored, len(seen.memory.sets)]  # each map counts as much
     return Fused([found, seen], calibration=NoCalibration(), weights=weights, geometric=agree, shared=True)
 
 

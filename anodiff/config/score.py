@@ -41,9 +41,6 @@ class OneStep(Section):
         0.0  # weight of the discriminator's opinion at the same levels, beside the residual's 1
     )
     nearest: Annotated[int, Field(ge=0)] = 0  # places of good parts remembered, to compare with; 0: none
-    whole: NotNegative = (
-        0.0  # weight of how usual the whole picture's statistics are, beside the score's map with 1
-    )
     head: Head = NoHead()  # a network that marks defects in residuals and code, trained on painted ones
 
     @model_validator(mode="after")
@@ -52,11 +49,6 @@ class OneStep(Section):
             raise ValueError(
                 f"head: learned is believed as far as its marks are rare on good parts, and fuse: {self.fuse} learns "
                 "no such law; set fuse to agreement or fisher, or head.kind to none"
-            )
-        if self.whole and (self.fuse == "mean" or self.map != "sharp"):
-            raise ValueError(
-                f"whole: {self.whole:g} adds a surprise to the score's map, the same at every place, which asks for "
-                "fuse: agreement or fisher and for map: sharp to show where; set them, or whole to 0"
             )
         if self.unscored and self.stages == "together":
             raise ValueError(

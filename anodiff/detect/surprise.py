@@ -16,15 +16,15 @@ GRID = 256
 """Quantiles kept of the body of the law."""
 
 BODY = 0.98
-"""Share of the normals' values that the empirical law describes where places are many; the rest is its tail."""
+"""Share of the normals' values that the empirical law describes; the rest is its tail."""
 
 
 class Surprise(Calibration):
     """`-ln p` of a map of positive values at each place, p its calibrated p-value on normals; at least 0.
 
         u = (ln blur(map) - mean_p) / deviation_p                    what is usual at each position, and around it
-        p = P(U >= u) on normals, all positions together             empirical up to the `body` quantile t
-        p = (1 - body) exp(-(u - t) / b),   b = mean of U - t above t                              beyond it
+        p = P(U >= u) on normals, all positions together             empirical up to the `BODY` quantile t
+        p = (1 - BODY) exp(-(u - t) / b),   b = mean of U - t above t                              beyond it
 
     The tail is the exponential one of peaks over a threshold (Pickands 1975; Davison & Smith 1990, shape 0), so that
     a place more unusual than any normal is still ranked. The mean of several such maps is Fisher's way to fuse p-values
@@ -34,13 +34,11 @@ class Surprise(Calibration):
         reach: deviation of the Gaussian over the map before it is judged, in its own cells.
         usual: mean and deviation of the logarithm; by default per position, for parts that lie alike. One for all
             positions ranks the places of a picture as the map does.
-        body: share of the normals' values that the empirical law describes; less where there are few values.
     """
 
-    def __init__(self, *, reach: float = 1.0, usual: Calibration | None = None, body: float = BODY) -> None:
+    def __init__(self, *, reach: float = 1.0, usual: Calibration | None = None) -> None:
         super().__init__()
         self.reach = reach
-        self.body = body
         self.position = usual or PositionCalibration()
         self.expect("quantiles", "scale")
 
@@ -65,7 +63,7 @@ class Surprise(Calibration):
 
     def _law(self, kept: Sequence[Tensor]) -> None:
         u = torch.cat([finite(self.position(block), "the maps").flatten() for block in kept]).sort().values
-        places = torch.linspace(0, self.body, GRID, dtype=torch.float64) * (len(u) - 1)
+        places = torch.linspace(0, BODY, GRID, dtype=torch.float64) * (len(u) - 1)
         quantiles = u[places.long()]  # [GRID]
         excess = u[u > quantiles[-1]] - quantiles[-1]
         self.store("quantiles", quantiles)
@@ -78,7 +76,7 @@ class Surprise(Calibration):
         above = torch.searchsorted(quantiles, u.contiguous()).clamp(1, GRID - 1)  # the first quantile >= u
         low, high = quantiles[above - 1], quantiles[above]
         share = ((u - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-        body = -torch.log1p(-self.body * (above - 1 + share) / (GRID - 1))
+        body = -torch.log1p(-BODY * (above - 1 + share) / (GRID - 1))
         tail = (u - quantiles[-1]).clamp_min(0) / scale
         return body + tail
 

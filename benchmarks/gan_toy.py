@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -107,18 +108,19 @@ def trained(
     seed: int,
     steps: int,
     batch: int = 256,
-    r1: float = 0.05,
+    r1: tuple[float, float] = (1.0, 0.05),
     rate: float = 1e-3,
 ) -> Adversaries:
     """The averaged players after the game.
 
     The game is the package's own; only its course is plain here, for a step of these small networks takes less time
-    than the noise of so many rows, each from its own seed.
+    than the noise of so many rows, each from its own seed. The penalty falls with the rate, from the first of `r1` to
+    the second: a smooth critic leads the generator from mode to mode, a steep one tells what lies beside a mode.
     """
     model = players(levels, seed=seed)
     table = model.levels.table
     assert table is not None
-    game = Adversarial(times=UniformTable(table), r1=r1, interval=1)
+    game = Adversarial(times=UniformTable(table), r1=r1[0], interval=1)
     generator = torch.Generator().manual_seed(seed)
 
     def noise(like: Tensor) -> Tensor:
@@ -131,13 +133,15 @@ def trained(
         for player in (model.critic, model.denoiser)
     ]
     for i in range(steps):
+        left = 0.5 * (1 + math.cos(math.pi * i / steps))
         for course in courses:
-            course.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * i / steps))
+            course.param_groups[0]["lr"] = rate * left
+        game = replace(game, r1=r1[1] + (r1[0] - r1[1]) * left)
         u = torch.rand(batch, generator=generator, dtype=torch.float64)
         turn = game.turn(model, points(batch, generator=generator), game.times(u), noise)  # type: ignore[arg-type]
         with torch.no_grad():
             fake = game.drawn(model, turn, noise, cond)  # type: ignore[arg-type]
-        loss, _ = game.critic_loss(model, turn, fake, cond, penalised=r1 > 0)
+        loss, _ = game.critic_loss(model, turn, fake, cond, penalised=True)
         _learn(courses[0], loss)
         fake = game.drawn(model, turn, noise, cond)  # type: ignore[arg-type]
         _learn(courses[1], game.generator_loss(model, turn, fake, cond))

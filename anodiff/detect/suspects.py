@@ -29,16 +29,19 @@ _EFFICIENCY = (
 Floats = NDArray[np.float64]
 
 
+Straight = Callable[[Floats, Floats], Floats]
+"""(scores, those of the pictures that taught) -> values that are nearly normal above their median"""
+
+Near = Callable[[Floats], list[Floats]]
+"""Distances from the median -> those whose median may be the deviation, the fewest last"""
+
+
 @dataclass(frozen=True)
 class Law:
     """How scores of good pictures are told from others."""
 
-    straight: Callable[
-        [Floats, Floats], Floats
-    ]  # (scores, those that taught) -> values, nearly normal above the median
-    near: Callable[
-        [Floats], list[Floats]
-    ]  # distances from the median -> those whose median may be the deviation
+    straight: Straight
+    near: Near
 
 
 @dataclass(frozen=True)
@@ -262,9 +265,7 @@ def _apart(x: Floats, usual: NDArray[np.bool_]) -> Floats:
     return x[usual] - np.median(x[usual])
 
 
-def _tail(
-    x: Floats, usual: NDArray[np.bool_], apart: list[Floats], near: Callable[[Floats], list[Floats]]
-) -> tuple[Floats, Floats]:
+def _tail(x: Floats, usual: NDArray[np.bool_], apart: list[Floats], near: Near) -> tuple[Floats, Floats]:
     """Robust z and the chance of one as high, of values `x` [n]; the widest of `apart` gives the deviation."""
     least = 1e-9 * max(1.0, float(np.abs(x).max()))  # equal scores differ by rounding alone
     deviation = max(least, *(_MAD * float(np.median(part)) for whole in apart for part in near(whole)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from anodiff.detect.bylabel import ThresholdByLabel, known, settle
 from anodiff.detect.crossed import Crossed, Observed, all_labels, crossed_maps
 from anodiff.detect.predictor import Images, Predictor
 from anodiff.detect.scorer import Maps
-from anodiff.detect.threshold import Threshold
 from anodiff.errors import DataError
 
 Seen = Callable[[], Iterable[Observed]]
@@ -92,11 +92,8 @@ def teach(predictor: Predictor, observed: Seen, strangers: Seen | None = None) -
 def calibrate(predictor: Predictor, held: Images) -> Judged:
     """Learn the thresholds alone, from normals that taught nothing else: split-conformal; what these were found."""
     found = _judged(predictor, held)
-    for threshold, values in _ruled(predictor, found):
-        if isinstance(threshold, ThresholdByLabel):
-            threshold.learn(values, known(found.label))
-        else:
-            threshold.learn(values)
+    for threshold, told in _ruled(predictor, found):
+        threshold.learn(*told)
     return found
 
 
@@ -104,17 +101,16 @@ def calibrate(predictor: Predictor, held: Images) -> Judged:
 def add(predictor: Predictor, held: Images) -> Judged:
     """Take further normals that taught nothing in, beside those the thresholds rest on; what these were found."""
     found = _judged(predictor, held)
-    for threshold, values in _ruled(predictor, found):
-        if isinstance(threshold, ThresholdByLabel):
-            threshold.add(values, known(found.label))
-        else:
-            threshold.add(values)
+    for threshold, told in _ruled(predictor, found):
+        threshold.add(*told)
     return found
 
 
-def _ruled(predictor: Predictor, found: Judged) -> list[tuple[Threshold | ThresholdByLabel, Tensor]]:
-    """Each threshold with what it is learnt from."""
-    return [(predictor.threshold, found.score), (predictor.mask_threshold, found.maximum)]
+def _ruled(predictor: Predictor, found: Judged) -> Iterator[tuple[Any, tuple[Tensor, ...]]]:
+    """Each threshold with what it is taught: scores or maxima, and the labels where it is one by label."""
+    for threshold, values in ((predictor.threshold, found.score), (predictor.mask_threshold, found.maximum)):
+        by_label = isinstance(threshold, ThresholdByLabel)
+        yield threshold, (values, known(found.label)) if by_label else (values,)
 
 
 def _judged(predictor: Predictor, held: Images) -> Judged:

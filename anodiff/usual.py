@@ -15,9 +15,10 @@ from anodiff.data.dataset import Picture
 from anodiff.detect import teaching
 from anodiff.detect.bylabel import ThresholdByLabel
 from anodiff.detect.predictor import Images, Predictor
-from anodiff.detect.suspects import HELD, LOGARITHMS, SURPRISES, TAUGHT, Law, Suspicion, named, verdicts
+from anodiff.detect.suspects import Suspicion, named
 from anodiff.detect.teaching import Lesson
 from anodiff.detect.threshold import Conformal, least_rate
+from anodiff.detect.verdicts import HELD, LOGARITHMS, SURPRISES, TAUGHT, Law, verdicts
 from anodiff.gather import Gathered, label_numbers
 from anodiff.selftest.choice import Choice, choose, weighs_strangers
 from anodiff.selftest.report import Report, tried

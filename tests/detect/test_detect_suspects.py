@@ -8,19 +8,8 @@ import torch
 
 from anodiff.detect.crossed import Kept, crossed_maps
 from anodiff.detect.scorer import Maps
-from anodiff.detect.suspects import (
-    FEWEST,
-    HELD,
-    LOGARITHMS,
-    RATE,
-    SURPRISES,
-    TAUGHT,
-    Suspect,
-    Suspicion,
-    Verdicts,
-    named,
-    verdicts,
-)
+from anodiff.detect.suspects import Suspect, Suspicion, named
+from anodiff.detect.verdicts import FEWEST, HELD, LOGARITHMS, RATE, SURPRISES, TAUGHT, Verdicts, verdicts
 
 SIMULATED = 300
 

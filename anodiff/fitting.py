@@ -16,6 +16,7 @@ from anodiff.batches import batches, with_labels
 from anodiff.coding.floor import check_size
 from anodiff.config import RunConfig
 from anodiff.config.schema import LatentCodec as LatentSection
+from anodiff.config.selftest import STEPS
 from anodiff.detect.predictor import Predictor
 from anodiff.detect.threshold import check_rate, least_rate
 from anodiff.encode.label import Labeller
@@ -121,6 +122,7 @@ def fit(
         strangers,
         asked=asked,
         labels=labels,
+        kept=trained.outcome.kept,
         shape=shape,
         target_fpr=target_fpr,
         device=device,
@@ -137,7 +139,7 @@ def about(config: RunConfig, gathered: Gathered, fitted: Fitted) -> dict[str, An
         **({"kept_from_networks": fitted.usual.apart} if fitted.usual.apart else {}),
         "held_out": len(gathered.held),
         "unreadable": len(gathered.unreadable),
-        "steps": fitted.trained.outcome.steps,
+        "steps": fitted.usual.choice.changes.get(STEPS, fitted.trained.outcome.steps),
         "training_seconds": round(fitted.trained.outcome.seconds, 1),
         **fitted.trained.taught.about,
         **({"head": fitted.trained.practised.about} if fitted.trained.practised is not None else {}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -21,11 +21,9 @@ from anodiff.config import RunConfig, dump
 from anodiff.config.schema import ClassifierGuidance, LatentCodec, LearnedHead, SelfTest
 from anodiff.data.dataset import ImageSet, Picture
 from anodiff.detect.predictor import Predictor
-from anodiff.diffusion.gan import Critic, DDGANDenoiser
 from anodiff.gather import Gathered, label_numbers
 from anodiff.practice import Practised, practise
 from anodiff.told import Teller, telling
-from anodiff.train.adversarial import Adversaries
 from anodiff.train.fit import Outcome, fit
 from anodiff.train.plan import Plan, in_turn
 from anodiff.train.progress import Progress
@@ -125,13 +123,10 @@ def train(
         way.say("encoding the pictures")
         draws = config.data.draws if pictures.augment is not None or beside is not None else 1
         rows, online = codes(pictures, codec, draws=draws, beside=beside, device=device), None
-    model = predictor.denoiser
-    if isinstance(model, DDGANDenoiser) and isinstance(predictor.critic, Critic):
-        model = Adversaries(model, predictor.critic)
     outcome = fit(
-        model,  # type: ignore[arg-type]
+        compose.learner(predictor),
         rows,
-        in_turn(still, spent=spent),
+        replace(in_turn(still, spent=spent), keep=config.selftest.stops),
         objective=compose.objective(config),
         folder=way.folder,
         resume=way.resume,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from anodiff.batches import batches, digests, with_labels
 from anodiff.config import RunConfig
@@ -47,6 +48,7 @@ def usual(
     *,
     asked: Sequence[Candidate],
     labels: Sequence[int] | None,
+    kept: Mapping[int, Mapping[str, Tensor]],
     shape: tuple[int, int],
     target_fpr: float,
     device: torch.device,
@@ -61,6 +63,7 @@ def usual(
         strangers: those to train on that no network saw, which weigh evidence or candidates; None: there are none.
         asked: configurations to choose from, that of the predictor first.
         labels: of those trained on, where the model has labels.
+        kept: averages on the way of the training, by steps, for candidates that stop there.
         shape: working (height, width).
         target_fpr: the false-alarm rate of the thresholds.
         device: where it is learnt.
@@ -84,7 +87,9 @@ def usual(
     if strangers is not None:
         unknown = of(strangers.train, label_numbers(config, strangers.train_rows))
         apart = len(strangers.train)
-    choice = choose(asked, predictor, normals, unknown, count=apart, shape=shape, rate=target_fpr, say=say)
+    choice = choose(
+        asked, predictor, normals, unknown, kept=kept, count=apart, shape=shape, rate=target_fpr, say=say
+    )
     predictor = choice.predictor
     fused = weighs_strangers(choice.config)
     lesson = teaching.learn(predictor, normals, held, strangers=unknown if fused else None)

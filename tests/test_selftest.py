@@ -167,7 +167,8 @@ def test_a_good_picture_is_drawn_with_all_its_painted_forms() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("{train.steps: [100, 200]}", "train.steps cannot be chosen without training anew"),
+        ("{train.batch: [8, 16]}", "train.batch cannot be chosen without training anew"),
+        ("{train.steps: [0.5, 2]}", "whole numbers of steps"),
         ("{codec.stages: [[1], [2]]}", "codec.stages cannot be chosen"),
         ("{threshold.target_fpr: [.1]}", "threshold.target_fpr cannot be chosen"),
         ("{score.kind: [one_step, bound]}", "compare two fits"),

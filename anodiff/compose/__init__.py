@@ -4,7 +4,7 @@ from anodiff.compose.codec import LEARNT, autoencoding, codec, codec_plan, criti
 from anodiff.compose.detection import predictor, scorer, steering
 from anodiff.compose.head import head_objective, head_plan
 from anodiff.compose.levels import check_levels
-from anodiff.compose.model import check_shape, classifier, denoiser, labeller, multiple
+from anodiff.compose.model import check_shape, classifier, denoiser, labeller, learner, multiple
 from anodiff.compose.preparation import preparation, upright
 from anodiff.compose.training import (
     augmentation,
@@ -31,6 +31,7 @@ __all__ = [
     "head_objective",
     "head_plan",
     "labeller",
+    "learner",
     "multiple",
     "noise",
     "objective",

@@ -1,4 +1,4 @@
-"""The networks of a configuration: denoiser, critic, classifier and labeller."""
+"""The networks of a configuration: denoiser, critic, classifier and labeller; and what is trained of them first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from anodiff.codec.fuse import fused
 from anodiff.codec.pooled import Pooled
 from anodiff.compose.codec import seeded, source
 from anodiff.config import RunConfig, schema
+from anodiff.detect.predictor import Predictor
 from anodiff.diffusion.classifier import NoisyClassifier
 from anodiff.diffusion.denoiser import EpsDenoiser, KarrasDenoiser, VDenoiser, X0Denoiser
 from anodiff.diffusion.gan import Critic, DDGANDenoiser
@@ -25,6 +26,7 @@ from anodiff.nets.generator import Generator
 from anodiff.nets.reader import Reader
 from anodiff.nets.text import TextEncoder
 from anodiff.nets.unet import UNet
+from anodiff.train.adversarial import Adversaries
 
 Family = EpsDenoiser | VDenoiser | X0Denoiser | KarrasDenoiser | DDGANDenoiser
 
@@ -37,6 +39,15 @@ def multiple(config: RunConfig, stride: int) -> int:
     if isinstance(config.family, schema.DDGANFamily):
         nets.append(config.family.critic)
     return stride * lcm(*(net.patch * 2 ** (len(net.multipliers) - 1) for net in nets))
+
+
+def learner(predictor: Predictor) -> nn.Module:
+    """What is trained first of a predictor: its denoiser, together with the critic it plays against if it has one."""
+    denoiser, critic = predictor.denoiser, predictor.critic
+    if isinstance(denoiser, DDGANDenoiser) and isinstance(critic, Critic):
+        return Adversaries(denoiser, critic)
+    assert isinstance(denoiser, nn.Module)
+    return denoiser
 
 
 def check_shape(config: RunConfig, shape: tuple[int, int], stride: int) -> None:

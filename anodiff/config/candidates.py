@@ -9,12 +9,16 @@ from typing import Any
 
 from anodiff.config.load import parse
 from anodiff.config.schema import RunConfig
+from anodiff.config.selftest import STEPS
 from anodiff.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration that needs no training of its own, and what it changes."""
+    """A configuration that needs no training of its own, and what it changes.
+
+    One with other `train.steps` is the same training, stopped earlier: the average of the weights as it stood then.
+    """
 
     config: RunConfig
     changes: Mapping[str, Any]  # by dotted key; none in the configuration that was asked for
@@ -29,12 +33,18 @@ def candidates(config: RunConfig) -> tuple[Candidate, ...]:
     """The configuration itself, then every other combination of the values to choose from.
 
     Raises:
-        ConfigError: a value that the configuration refuses, a key it does not have, or one a learned head rests on.
+        ConfigError: a value that the configuration refuses, a key it does not have, one a learned head rests on, or a
+            stop after the end of the training.
     """
     found = [Candidate(config, {})]
     asked = config.selftest.choose
     head = getattr(getattr(config.score, "head", None), "kind", "none")
-    if head != "none" and (tied := [key for key in asked if key.startswith("score.")]):
+    if late := [steps for steps in config.selftest.stops if steps > config.train.steps]:
+        raise ConfigError(
+            f"selftest.choose: the training ends after {config.train.steps} steps, so it cannot stop after {late[0]}; "
+            "set train.steps to the largest of the values."
+        )
+    if head != "none" and (tied := [key for key in asked if key.startswith(("score.", STEPS))]):
         raise ConfigError(
             f"selftest.choose: {', '.join(tied)} changes what the head of the score was taught by; choose keys of "
             "calibration and pool, or set score.head.kind to none."

@@ -13,6 +13,9 @@ from anodiff.config.section import Section
 FREE = ("score", "calibration", "pool")
 """Sections whose keys say how a trained network is asked, so that another value needs no other training."""
 
+STEPS = "train.steps"
+"""The key beside those: the average of the weights as it stood after so many steps of the one training."""
+
 MOST = 64
 """Candidates at most: the whole grid is compared, and each more makes a gain by chance likelier."""
 
@@ -39,10 +42,13 @@ class SelfTest(Section):
     def _possible(self) -> SelfTest:
         for key, values in self.choose.items():
             section, _, rest = key.partition(".")
-            if section not in FREE or not rest:
+            if key == STEPS:
+                if not all(type(value) is int and value >= 1 for value in values):
+                    raise ValueError(f"choose: {key} takes whole numbers of steps from 1, got {list(values)}")
+            elif section not in FREE or not rest:
                 raise ValueError(
-                    f"choose: {key} cannot be chosen without training anew; take keys of {', '.join(FREE)}, such as "
-                    "pool.share, or compare two fits"
+                    f"choose: {key} cannot be chosen without training anew; take {STEPS} and keys of "
+                    f"{', '.join(FREE)}, such as pool.share, or compare two fits"
                 )
             if key == "score.kind" or rest.split(".")[0] == "head":
                 raise ValueError(
@@ -57,6 +63,11 @@ class SelfTest(Section):
                 f"choose: {count} combinations, and every one is compared; list fewer values, at most {MOST} in all"
             )
         return self
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Steps of the training after which the average is a candidate, ascending."""
+        return tuple(sorted(set(self.choose.get(STEPS, ()))))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

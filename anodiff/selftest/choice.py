@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anodiff import compose
 from anodiff.config import RunConfig
 from anodiff.config.candidates import Candidate, candidates
+from anodiff.config.selftest import STEPS
 from anodiff.detect import teaching
 from anodiff.detect.crossed import Observed
 from anodiff.detect.predictor import Images, Predictor
@@ -71,6 +73,11 @@ class Choice:
     painted: int = 0
     clean: int = 0
 
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """What was chosen in place of what was asked for, by dotted key."""
+        return self.compared[self.chosen].changes if self.compared else {}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as a model file keeps them."""
         if not self.compared:
@@ -78,7 +85,7 @@ class Choice:
         return {
             "clean": self.clean,
             "painted": self.painted,
-            "chosen": dict(self.compared[self.chosen].changes),
+            "chosen": dict(self.changes),
             "candidates": [
                 {
                     "name": entry.name,
@@ -124,6 +131,7 @@ def choose(
     normals: Images,
     strangers: Images | None,
     *,
+    kept: Mapping[int, Mapping[str, Tensor]],
     count: int,
     shape: tuple[int, int],
     rate: float,
@@ -147,12 +155,15 @@ def choose(
         normals: what teaches scorer and calibration.
         strangers: good pictures that no network has seen and that teach no threshold. The p-values of `fuse: fisher`
             and `agreement` alone learn their law from them too, the same for pictures clean and painted.
+        kept: what `compose.learner` had learnt on the way, by steps. A candidate whose training was stopped by time
+            before its steps were done is left out.
         count: of the strangers.
         shape: height and width.
         rate: of false alarms, of the thresholds to come.
         say: is told what is being done.
     """
     first = asked[0].config
+    asked = _reached(asked, kept, say)
     if len(asked) == 1 or strangers is None:
         return Choice(first, predictor)
     evaluations = predictor.evaluations
@@ -164,7 +175,11 @@ def choose(
     for group in _groups(asked):
         seen: _Seen | None = None  # of one way to observe at a time
         for number in group:
-            found = predictor if number == 0 else _alike(asked[number].config, predictor, shape, rate)
+            found = predictor
+            if number:
+                other = asked[number].config
+                stopped = kept[other.train.steps] if other.train.steps != first.train.steps else None
+                found = _alike(other, predictor, stopped, shape, rate)
             seen = seen or _Seen.of(found, painting, normals, strangers)
             tempering = seen.strangers if weighs_strangers(asked[number].config) else None
             teaching.teach(found, seen.normals, tempering)
@@ -215,24 +230,44 @@ class _Seen:
 
 
 def _groups(asked: Sequence[Candidate]) -> list[list[int]]:
-    """The candidates by what they observe, those together that observe the same."""
+    """The candidates by what they observe and by whose eyes, those together that observe the same."""
     groups: dict[str, list[int]] = {}
     for number, candidate in enumerate(asked):
         score = candidate.config.score.model_dump(mode="json")
         if score["kind"] == "one_step":
             score = {key: value for key, value in score.items() if key not in LATER}
-        groups.setdefault(json.dumps(score, sort_keys=True), []).append(number)
+        alike = json.dumps([candidate.config.train.steps, score], sort_keys=True)
+        groups.setdefault(alike, []).append(number)
     return list(groups.values())
 
 
-def _alike(config: RunConfig, base: Predictor, shape: tuple[int, int], rate: float) -> Predictor:
-    """A predictor of `config` with the networks of `base`."""
+def _reached(
+    asked: Sequence[Candidate], kept: Mapping[int, Mapping[str, Tensor]], say: Callable[[str], None]
+) -> list[Candidate]:
+    """The candidates whose steps the training did."""
+    whole = asked[0].config.train.steps
+    found = [candidate for candidate in asked if candidate.config.train.steps in {whole, *kept}]
+    if late := sorted({c.config.train.steps for c in asked} - {c.config.train.steps for c in found}):
+        say(f"time was up before {STEPS}={', '.join(map(str, late))}: not compared")
+    return found
+
+
+def _alike(
+    config: RunConfig,
+    base: Predictor,
+    stopped: Mapping[str, Tensor] | None,
+    shape: tuple[int, int],
+    rate: float,
+) -> Predictor:
+    """A predictor of `config` with the networks of `base`, or with what they had learnt when they were stopped."""
     codec: Any = base.codec
     fresh = compose.predictor(config, target_fpr=rate, shape=shape, ready=codec)
     for name in ("denoiser", "classifier", "critic", "head", "labeller"):
         known = getattr(base, name)
         if known is not None:
             getattr(fresh, name).load_state_dict(known.state_dict())
+    if stopped is not None:
+        compose.learner(fresh).load_state_dict(dict(stopped))
     return fresh.to(next(base.parameters()).device).eval()
 
 

@@ -21,7 +21,15 @@ from anodiff.train.plan import Plan
 
 MAGIC = b"anodiff checkpoint 2\n"
 KEPT = 2
-CARRIED_OUT = ("max_time", "checkpoint_every", "devices", "accelerator", "strategy", "workers")  # may change
+CARRIED_OUT = (
+    "max_time",
+    "checkpoint_every",
+    "keep",
+    "devices",
+    "accelerator",
+    "strategy",
+    "workers",
+)  # may change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +45,7 @@ class State:
     optimizers: list[dict[str, Any]]
     precision: dict[str, Any]  # the loss scale of 16-mixed
     law: dict[str, Tensor] = field(default_factory=dict)  # history of an adaptive law of the noise levels
+    kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # averages to keep, by steps done
 
 
 def save(folder: Path, state: State) -> Path:

@@ -7,14 +7,14 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import PicklingError
 from typing import Literal
 
 import torch
 from lightning.pytorch import Trainer
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import ProcessException
 
 from anodiff.errors import ConfigError, DataError, DeviceError, TrainingError
@@ -54,6 +54,9 @@ class Outcome:
     losses: list[float]  # of each step; from the first on where the run has a folder
     stopped_by: Literal["steps", "time"]
     alarms: tuple[str, ...] = ()  # what looked wrong at the end of a game
+    kept: Mapping[int, Mapping[str, Tensor]] = field(
+        default_factory=dict
+    )  # averages on the way, by `plan.keep`
 
 
 def fit(
@@ -174,7 +177,7 @@ def fit(
         raise KeyboardInterrupt(f"interrupted after step {run.steps_done} of {plan.steps}{kept}")
     stopped_by = "time" if run.stopped_by == "time" else "steps"
     losses = [row.loss for row in course]
-    return Outcome(run.steps_done, run.seconds, losses, stopped_by, course_of.alarms(course))
+    return Outcome(run.steps_done, run.seconds, losses, stopped_by, course_of.alarms(course), run.kept)
 
 
 def _check_data(data: Items, plan: Plan, labels: Sequence[int] | None, told: Told | None) -> None:

@@ -19,7 +19,7 @@ TINY = 1e-3
 class Plan:
     """The numbers of one training run; the outcome on a CPU is a function of them, the data and the first weights.
 
-    `max_time`, `checkpoint_every`, `devices`, `accelerator`, `strategy` and `workers` say how the run is
+    `max_time`, `checkpoint_every`, `keep`, `devices`, `accelerator`, `strategy` and `workers` say how the run is
     carried out and may change between an interruption and its resumption; all others may not.
     """
 
@@ -36,6 +36,7 @@ class Plan:
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     max_time: float | None = None  # seconds over all resumptions; None = no end
     checkpoint_every: int = 250  # steps
+    keep: tuple[int, ...] = ()  # steps after which the average is kept as it then stands
     devices: int | str = 1
     accelerator: str = "auto"
     strategy: str = "auto"
@@ -60,6 +61,7 @@ class Plan:
             ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             ("max_time", self.max_time is None or self.max_time > 0, "seconds above 0, or null"),
             ("checkpoint_every", self.checkpoint_every >= 1, "at least 1"),
+            ("keep", all(1 <= step <= self.steps for step in self.keep), "from 1 to train.steps each"),
             ("workers", self.workers >= 0, "0 or above"),
         )
         for name, holds, wanted in rules:

@@ -94,6 +94,7 @@ class Training(LightningModule):
         self.began: float | None = None
         self.stopped_by: str | None = None
         self.resumed: State | None = None
+        self.kept: dict[int, dict[str, Tensor]] = {}  # averages as they stood after the steps of `plan.keep`
         self.course: list[record.Row] = []
         self.unread: list[Tensor] = []  # losses and further figures, [1 + further], still on the device
 
@@ -106,6 +107,7 @@ class Training(LightningModule):
         if self.history is not None:
             self.history = state.law
         self.steps_done, self.spent, self.resumed = state.step, state.seconds, state
+        self.kept = dict(state.kept)
 
     @property
     def seconds(self) -> float:
@@ -128,6 +130,7 @@ class Training(LightningModule):
             optimizers=[optimizer.state_dict() for optimizer in self.trainer.optimizers],
             precision=self.trainer.precision_plugin.state_dict(),
             law=self.history or {},
+            kept=self.kept,
         )
         checkpoint.save(self.folder / "checkpoints", state)
 
@@ -216,6 +219,10 @@ class Training(LightningModule):
         if last or due or self.device.type == "cpu" or len(self.unread) >= READ_EVERY:
             asked = self._read()  # before the average: it stays good when the loss is not
         self.ema.update(self.model, step=self.steps_done - 1)
+        if self.steps_done in self.plan.keep:
+            self.kept[self.steps_done] = {
+                name: value.detach().cpu().clone() for name, value in self.ema.model.state_dict().items()
+            }
         self.stopped_by = "steps" if last else asked
         if self.stopped_by is not None:
             self.trainer.should_stop = True

@@ -52,7 +52,7 @@ def test_the_table_is_printed_before_the_last_line_and_json_has_it_as_data(
 
 def test_what_needs_another_training_cannot_be_chosen(demo: Path, tmp_path: Path, command: Command) -> None:
     said = command(
-        "fit", demo, "-o", tmp_path / "run", *SHORT, "--set", "selftest.choose={train.steps: [1, 2]}"
+        "fit", demo, "-o", tmp_path / "run", *SHORT, "--set", "selftest.choose={train.batch: [1, 2]}"
     )
     assert said.code == 2
-    assert "train.steps cannot be chosen without training anew" in said.err
+    assert "train.batch cannot be chosen without training anew" in said.err

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anodiff.codec.backbone import Backbone
+from anodiff.codec.light import Light
 from anodiff.codec.protocol import by_row, whole_cells
 from anodiff.codec.whiten import ChannelMoments, Mode, Whiten
 from anodiff.errors import ConfigError, DataError, RefusalError
@@ -38,6 +39,7 @@ class FeatureCodec(nn.Module):
         local: int = 3,
         stride: int | None = None,
         fold: int = 1,
+        light: Light | None = None,
     ) -> None:
         """Store the parts.
 
@@ -48,6 +50,7 @@ class FeatureCodec(nn.Module):
             local: Side of the window each feature is averaged over, in positions of its own map; odd; 1: none.
             stride: Pixels a side of one position of `z`; None: that of the finest map.
             fold: Positions a side that a stage keeps in one of `z`, at most; where it is finer still they are means.
+            light: What brings pictures to the same light before the backbone sees them; it learns first. None: nothing.
 
         Raises:
             ConfigError: a fold that does not divide the stride, or beside the full covariance, which mixes stages.
@@ -64,6 +67,7 @@ class FeatureCodec(nn.Module):
         self.groups = tuple(c * f * f for c, f in zip(backbone.channels, self.folds, strict=True))
         self.whiten = Whiten(mode=whitening, floor=floor, groups=backbone.channels)
         self.local = local
+        self.light = light
         self.channels = sum(self.groups)
 
     def learn(self, images: Iterable[Tensor]) -> None:
@@ -133,7 +137,7 @@ class FeatureCodec(nn.Module):
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         """The stages' maps at their own size, none finer than what is kept of it."""
-        maps = self.backbone(image)
+        maps = self.backbone(image if self.light is None else self.light(image))
         if self.local > 1:
             # Positions beyond the border are left out of the mean; counting them as zeros would darken every edge.
             maps = [F.avg_pool2d(m, self.local, 1, self.local // 2, count_include_pad=False) for m in maps]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from anodiff import compose
 from anodiff.codec.feature import FeatureCodec
 from anodiff.codec.latent import LatentCodec
+from anodiff.codec.light import Exposures
 from anodiff.coding.floor import Floor, floor
 from anodiff.compose.codec import Codec
 from anodiff.config import RunConfig
@@ -32,15 +34,19 @@ class Taught:
     """What teaching a codec brought to light."""
 
     floor: Floor | None = None  # what an autoencoder loses
+    light: Exposures | None = None  # what light does to good pictures, where that was looked at
     alarms: tuple[str, ...] = ()  # what looked wrong at the end of its training
     seconds: float = 0.0  # of its training
 
     @property
-    def about(self) -> dict[str, float]:
+    def about(self) -> dict[str, Any]:
         """The figures, for provenance."""
-        if self.floor is None:
-            return {}
-        return {"codec_psnr": round(self.floor.psnr, 2), "codec_ssim": round(self.floor.ssim, 4)}
+        told: dict[str, Any] = {}
+        if self.floor is not None:
+            told |= {"codec_psnr": round(self.floor.psnr, 2), "codec_ssim": round(self.floor.ssim, 4)}
+        if self.light is not None:
+            told |= {"light": "equal" if self.light.equal else "keep"}
+        return told
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -80,9 +86,13 @@ def teach(
         say: is told what is being done.
     """
     if isinstance(codec, FeatureCodec):
+        light = None
+        if codec.light is not None:
+            light = codec.light.learn(plain())
+            say(light.sentence)
         say(f"learning the whitening of {codec.channels} features from {len(pictures)} pictures")
         codec.learn(plain())
-        return Taught()
+        return Taught(light=light)
     if not isinstance(codec, LatentCodec):
         return Taught()
     section = config.codec
@@ -113,4 +123,4 @@ def teach(
         f"the autoencoder paints good parts anew at {lost.psnr:.1f} dB (SSIM {lost.ssim:.3f}) and keeps "
         f"{lost.kept:.0%} of defects of {section.defect} px"
     )
-    return Taught(lost, alarms, seconds)
+    return Taught(lost, alarms=alarms, seconds=seconds)

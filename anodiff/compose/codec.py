@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from anodiff.codec.backbone import backbone
 from anodiff.codec.feature import FeatureCodec
 from anodiff.codec.fuse import fused
 from anodiff.codec.latent import LatentCodec
+from anodiff.codec.light import Light
 from anodiff.codec.perceptual import Perceptual, lpips
 from anodiff.codec.pixel import PixelCodec
 from anodiff.codec.published import read_autoencoder
@@ -44,12 +45,22 @@ def codec(config: RunConfig, *, weights: str | None = None) -> Codec:
                 local=c.local,
                 stride=c.stride,
                 fold=c.fold,
+                light=_light(config, c.light),
             )
         case schema.LatentCodec() as c:
             net = autoencoder(config)
             if c.weights is not None and weights != LEARNT:
                 net.load_state_dict(read_autoencoder(Path(c.weights)).state)
             return LatentCodec(net)
+
+
+def _light(config: RunConfig, mode: Literal["keep", "equal", "auto"]) -> Light | None:
+    """What brings pictures to the same light; of several kinds of parts some may be darker by nature, and `auto` leaves
+    them so.
+    """
+    if mode == "keep" or (mode == "auto" and config.labels.kind != "none"):
+        return None
+    return Light(mode)
 
 
 def autoencoder(config: RunConfig) -> Autoencoder:

@@ -28,6 +28,9 @@ class FeatureCodec(Section):
     whitening: Literal["channel", "stage", "full"] = "full"
     floor: PositiveFloat = 0.01  # least variance the whitening divides by, as a share of the mean variance
     local: PositiveInt = 1  # odd side of the local mean over features, in positions; 1: none
+    light: Literal["keep", "equal", "auto"] = (
+        "keep"  # whether pictures are brought to the same light; auto: found out
+    )
 
 
 class LatentCodec(Section):

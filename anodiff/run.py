@@ -49,6 +49,7 @@ class Run:
     | dropped.csv | those of them that were left out |
     | selftest.csv | what is found of painted defects, and the candidates compared |
     | samples/ | new pictures, where the model paints |
+    | presets/ | a run of each preset, where several were compared |
     """
 
     path: Path

@@ -21,7 +21,8 @@ from anodiff.errors import ConfigError, DataError
 from anodiff.metrics.bootstrap import PixelTable
 from anodiff.metrics.curve import auroc
 from anodiff.metrics.pixel import PixelScores
-from anodiff.selftest.choice import FEWEST, Choice, _bounds, options
+from anodiff.selftest.choice import FEWEST, Choice, options
+from anodiff.selftest.gain import _bounds
 from anodiff.selftest.painting import PAINTED, Defect, Painting, planned
 from anodiff.selftest.report import report, rows, told, unjudged
 from anodiff.selftest.trial import Trial

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anodiff.cli import console, selftest
+from anodiff.cli import console, contest
 from anodiff.cli.config import configured
 from anodiff.cli.duration import seconds
-from anodiff.cli.gallery import hang
+from anodiff.cli.fitted import finish
 from anodiff.cli.verbs import Verbs
 from anodiff.errors import ConfigError
-from anodiff.run import Run, environment, writable
+from anodiff.run import Run, environment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,11 +30,6 @@ examples:
   anodiff fit parts.csv --split-column split_grouped -o runs/part --set train.steps=500
   anodiff fit photos/good -o runs/part --resume auto        (go on after Ctrl-C)"""
 
-SAMPLES, SAMPLE_STEPS = 9, 25
-"""Of samples/, at a working area of up to `SAMPLE_AREA` pixels; a larger one gets fewer, so that they cost no more."""
-
-SAMPLE_AREA = 256 * 256
-
 
 def add(verbs: Verbs) -> None:
     """Add the verb."""
@@ -46,6 +41,12 @@ def add(verbs: Verbs) -> None:
     )
     verb.add_argument("-o", "--out", metavar="RUN", required=True, help="folder of the run; made if needed")
     configured(verb)
+    verb.add_argument(
+        "--best-of",
+        nargs="+",
+        metavar="PRESET",
+        help="fit each of these presets (RUN/presets/) and take the one that finds painted defects best",
+    )
     sized = verb.add_argument_group("what is learnt")
     sized.add_argument(
         "--size", type=int, metavar="PX", help="side of the square of the working area (data.size)"
@@ -90,67 +91,37 @@ def add(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit a model and write the run folder."""
-    config = _configuration(args)
+    configs = {name: _configuration(args, name) for name in _entrants(args)}
+    config = next(iter(configs.values()))
 
     from anodiff.compose import check_levels
 
-    check_levels(config)  # before a folder is made or a picture read
+    for each in configs.values():
+        check_levels(each)  # before a folder is made or a picture read
     folder = Run(Path(args.out)).create()
 
-    from anodiff.cli.trust import rests_on, tell_suspects
     from anodiff.complete import complete
-    from anodiff.detect.threshold import least_rate
     from anodiff.gather import gather
 
     good = gather(args.good, config, split_column=args.split_column, category=args.category)
     if args.epochs is not None:
-        config = _with_steps(config, args.epochs, len(good.train))
+        configs = {name: _with_steps(each, args.epochs, len(good.train)) for name, each in configs.items()}
+        config = next(iter(configs.values()))
     if args.resume is None and (folder.interrupted or folder.model.exists()):
         console.note(f"{folder.path} holds an earlier run: starting anew (--resume auto would go on with it)")
-    config = complete(config, good, say=console.note)
     if args.resume is None:
         folder.dropped.unlink(missing_ok=True)
+    if args.best_of:
+        detector, good = _contest({name: each for name, each in configs.items() if name}, good, folder, args)
+        return finish(detector, good, folder, args)
+    config = complete(config, good, say=console.note)
     before = [row["image"] for row in folder.read_dropped() if row["split"] == "train" and args.drop_suspects]
     if before:  # killed, or done, after a first fit had named them
         good = good.without(before)
     detector = _fit(config, good, folder, args, resume=args.resume)
     if args.drop_suspects:
         detector, good = _drop(detector, config, good, folder, args, again=not before)
-    detector.save(folder.model)
-    selftest.keep(detector, folder)
-    if detector.predictor.codec.paints and not args.no_samples:
-        _paint(detector, folder)
-    outcome = {
-        "model": str(folder.model),
-        "model_id": detector.model_id,
-        "threshold": detector.threshold,
-        **detector.costs,
-        "trained_on": len(good.train),
-        "held_out": len(good.held),
-        "least_rate": least_rate(detector.counted),
-        "suspects": len(detector.suspects),
-        **({"dropped": dict(good.dropped)} if good.dropped else {}),
-        **({"selftest": dict(tried)} if (tried := selftest.tested(detector)) else {}),
-        **({"alarms": list(detector.alarms)} if detector.alarms else {}),
-    }
-    if args.json:
-        console.as_json(outcome)
-    else:
-        selftest.tell(detector)
-        console.result(
-            f"{folder.model}  (model {detector.model_id}, threshold {detector.threshold:.6g}, "
-            f"trained on {len(good.train)} pictures{_apart(detector)}, held out {len(good.held)}; {rests_on(detector)})"
-        )
-    tell_suspects(detector, folder)
-    for alarm in detector.alarms:
-        console.warning(alarm)
-    return 0
-
-
-def _apart(detector: Detector) -> str:
-    """How many of the pictures to train on no network saw, in words; nothing where all were seen."""
-    apart = detector.info["provenance"].get("kept_from_networks")
-    return f" ({apart} of them weigh the evidence and train no network)" if apart else ""
+    return finish(detector, good, folder, args)
 
 
 def _fit(
@@ -183,6 +154,21 @@ def _fit(
                 f"interrupted; checkpoint saved in {folder.kept}; resume with --resume auto"
             ) from None
         raise KeyboardInterrupt("interrupted before the first checkpoint; nothing to resume from") from None
+
+
+def _contest(
+    configs: Mapping[str, RunConfig], good: Gathered, folder: Run, args: argparse.Namespace
+) -> tuple[Detector, Gathered]:
+    """The detector of the best preset, and the pictures that it was fitted on; the others are in RUN/presets."""
+    found = contest.held(
+        configs,
+        good,
+        folder,
+        lambda config, pictures, place: _fit(config, pictures, place, args, resume=args.resume),
+    )
+    folder.write_split(_rows(good.train_rows), _rows(good.held_rows))  # those kept apart have chosen
+    folder.write_environment(environment(device=str(found.detector.device)))
+    return found.detector, found.fitted_on
 
 
 def _drop(
@@ -225,31 +211,19 @@ def _drop(
     return detector, good
 
 
-def _paint(detector: Detector, folder: Run) -> None:
-    """Fill samples/ with new pictures at the working shape; smaller ones would show what the model never saw."""
-    from anodiff.guiding import guiding
-    from anodiff.painting import paint, usual_steps
-    from anodiff.tasks.asked import Asked, conditions
-
-    height, width = detector.shape
-    count = max(1, min(SAMPLES, SAMPLES * SAMPLE_AREA // (height * width)))
-    console.note(f"painting {count} pictures into {folder.samples}")
-    guided = guiding(detector.predictor, detector.labels, kept=detector.config.guidance)
-    pictures = paint(
-        detector.predictor,
-        detector.shape,
-        count=count,
-        steps=usual_steps(detector.predictor.denoiser.levels, most=SAMPLE_STEPS),
-        sampler=guided.sampler,
-        seed=detector.config.seed,
-        device=detector.device,
-        guided=guided,
-        cond_of=conditions(detector.config, Asked(), detector.device),
-    )
-    hang(writable(folder.samples), pictures, count=count)
+def _entrants(args: argparse.Namespace) -> list[str | None]:
+    """The presets to fit: those of --best-of, or the one of the command line (None: the default)."""
+    if not args.best_of:
+        return [args.preset]
+    taken = {"--preset": args.preset, "--config": args.config, "--drop-suspects": args.drop_suspects}
+    if both := [option for option, value in taken.items() if value]:
+        raise ConfigError(f"--best-of names the presets by itself and fits each once; leave {both[0]} out.")
+    if args.resume not in (None, "auto"):
+        raise ConfigError("--best-of goes on with every preset from its own checkpoints: --resume auto.")
+    return list(dict.fromkeys(args.best_of))
 
 
-def _configuration(args: argparse.Namespace) -> RunConfig:
+def _configuration(args: argparse.Namespace, preset: str | None) -> RunConfig:
     """The configuration of the command line: preset, file, --set and the options that name a key, in that order."""
     from anodiff.config import load
 
@@ -267,9 +241,9 @@ def _configuration(args: argparse.Namespace) -> RunConfig:
     options = [f"{key}={value}" for key, value in keys.items() if value is not None]
     kept = Run(Path(args.out)).config
     path = args.config
-    if args.resume is not None and path is None and args.preset is None and kept.is_file():
+    if args.resume is not None and path is None and preset is None and kept.is_file():
         path = kept
-    return load(path, preset=args.preset, overrides=[*args.set, *options])
+    return load(path, preset=preset, overrides=[*args.set, *options])
 
 
 def _with_steps(config: RunConfig, epochs: float, count: int) -> RunConfig:

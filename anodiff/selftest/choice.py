@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from anodiff import compose
@@ -19,7 +17,7 @@ from anodiff.detect import teaching
 from anodiff.detect.crossed import Observed
 from anodiff.detect.predictor import Images, Predictor
 from anodiff.errors import ConfigError
-from anodiff.metrics.bootstrap import Interval
+from anodiff.selftest.gain import Compared, judged
 from anodiff.selftest.painting import Painting, planned
 from anodiff.selftest.trial import Shown, Trial, observed, trial
 
@@ -31,33 +29,8 @@ SHARE, MOST_SHARE = 1 / 8, 1 / 4
 
 WANTED = 12
 
-DRAWS = 500
-"""Resamples of the good pictures behind the noise of a gain."""
-
-LEVEL = 0.95
-"""Probability that no candidate replaces the configuration where none is better."""
-
-TINY = 1e-9
-"""Differences as small come from sums in another order."""
-
 LATER = ("residual", "floor", "stages", "fuse")
 """Keys of a one-step score that change nothing of what is observed, only how it is weighed."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A candidate and what it found."""
-
-    name: str
-    changes: Mapping[str, Any]
-    image_auroc: float
-    pixel_auroc: float
-    gain: Interval  # of the mean of the two over that of the configuration as it was; bounds for all candidates at once
-
-    @property
-    def mean(self) -> float:
-        """What candidates are compared by: the plain mean of the two."""
-        return (self.image_auroc + self.pixel_auroc) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,16 +59,7 @@ class Choice:
             "clean": self.clean,
             "painted": self.painted,
             "chosen": dict(self.changes),
-            "candidates": [
-                {
-                    "name": entry.name,
-                    "image_auroc": entry.image_auroc,
-                    "pixel_auroc": entry.pixel_auroc,
-                    "mean": entry.mean,
-                    "gain": {"value": entry.gain.value, "low": entry.gain.low, "high": entry.gain.high},
-                }
-                for entry in self.compared
-            ],
+            "candidates": [entry.to_dict() for entry in self.compared],
         }
 
 
@@ -113,15 +77,20 @@ def options(config: RunConfig) -> tuple[Candidate, ...]:
 
 def share_apart(config: RunConfig, count: int) -> float:
     """Which share of `count` pictures to train on is kept for the comparison; 0 where nothing is to be chosen."""
-    return min(MOST_SHARE, max(SHARE, WANTED / count)) if config.selftest.choose else 0.0
+    return judges(count) if config.selftest.choose else 0.0
 
 
-def check_count(count: int, *, of: int) -> None:
+def judges(count: int) -> float:
+    """Which share of `count` pictures is kept from training where something is to be compared on them."""
+    return min(MOST_SHARE, max(SHARE, WANTED / count))
+
+
+def check_count(count: int, *, of: int, what: str = "selftest.choose") -> None:
     """Nothing, where `count` pictures kept apart suffice; ConfigError otherwise."""
     if count < FEWEST:
         raise ConfigError(
-            f"selftest.choose compares candidates on good pictures that trained nothing: {FEWEST} are needed, and of "
-            f"{of} to train on {count} would be kept for it. Add good pictures, or leave selftest.choose out."
+            f"{what} compares candidates on good pictures that trained nothing: {FEWEST} are needed, and of {of} to "
+            f"train on {count} would be kept for it. Add good pictures, or leave {what} out."
         )
 
 
@@ -139,15 +108,8 @@ def choose(
 ) -> Choice:
     """The candidate that finds painted defects best, or the first where none is better by more than chance.
 
-    Each is taught what is usual from `normals` and judged on `strangers`, as they are and painted. For candidate j with
-    gain D_j over the first, and D*_j, s_j its draws over resampled good pictures and their deviation, it replaces the
-    first where
-
-        D_j > c s_j,    c = the 95 % quantile of max_j (D*_j - D_j) / s_j
-
-    so that among many candidates without a gain one is taken in 5 % of cases at most (White 2000,
-    doi:10.1111/1468-0262.00152, studentised as in Romano & Wolf 2005, doi:10.1111/j.1468-0262.2005.00615.x). Of several
-    the largest gain is taken.
+    Each is taught what is usual from `normals` and judged on `strangers`, as they are and painted, as `gain.judged`
+    tells.
 
     Args:
         asked: as `options` gives them.
@@ -185,7 +147,7 @@ def choose(
             teaching.teach(found, seen.normals, tempering)
             trials[number] = trial(found, painting, seen.clean, seen.painted)
             made[number] = found
-    compared, best = _judged(asked, [trials[number] for number in range(len(asked))], seed=first.seed)
+    compared, best = judged(asked, [trials[number] for number in range(len(asked))], seed=first.seed)
     if best:
         gain = compared[best].gain
         say(f"chosen: {asked[best].name} (mean AUROC {compared[best].mean:.3f}, {gain.value:+.3f})")
@@ -269,43 +231,3 @@ def _alike(
     if stopped is not None:
         compose.learner(fresh).load_state_dict(dict(stopped))
     return fresh.to(next(base.parameters()).device).eval()
-
-
-def _judged(asked: Sequence[Candidate], trials: Sequence[Trial], *, seed: int) -> tuple[list[Compared], int]:
-    """What each candidate found, and which one is taken."""
-    every = np.ones((1, trials[0].score.size))
-    drawn = trials[0].draws(draws=DRAWS, seed=seed)  # of the same good pictures for all
-    figures = [found.figures(every) for found in trials]
-    mean = np.array([_mean(found)[0] for found in figures])
-    draws = np.stack([_mean(found.figures(drawn)) for found in trials])  # [m, draws]
-    gain, gains = mean - mean[0], draws - draws[0]
-    bound = _bounds(gain, gains)
-    better = np.flatnonzero(gain > bound + TINY)
-    best = int(better[np.argmax(gain[better])]) if better.size else 0
-    compared = [
-        Compared(
-            name=candidate.name,
-            changes=candidate.changes,
-            image_auroc=float(found["image_auroc"][0]),
-            pixel_auroc=float(found["pixel_auroc"][0]),
-            gain=Interval(float(g), float(g - b), float(g + b), trials[0].score.size),
-        )
-        for candidate, found, g, b in zip(asked, figures, gain, bound, strict=True)
-    ]
-    return compared, best
-
-
-def _bounds(gain: NDArray[np.float64], gains: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How large each gain [m] may be by chance, from its draws [m, draws]: `c s_j`, see `choose`."""
-    off = gains - gain[:, None]
-    off = np.where(np.abs(off) < TINY, 0.0, off)
-    deviation = off.std(axis=1)
-    moved = deviation > 0
-    if not moved.any():
-        return np.zeros(gain.shape)
-    highest = (off[moved] / deviation[moved, None]).max(axis=0)  # [draws]
-    return max(0.0, float(np.quantile(highest, LEVEL))) * deviation
-
-
-def _mean(figures: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    return (figures["image_auroc"] + figures["pixel_auroc"]) / 2

@@ -24,7 +24,7 @@ from anodiff.gather import Gathered, label_numbers
 from anodiff.selftest.choice import Choice, choose, weighs_strangers
 from anodiff.selftest.report import Report, tried
 
-MOST_TAUGHT = 400
+MOST_TAUGHT = 1000
 """Pictures at most, evenly chosen, from which scorer and calibration learn: more change little and take long."""
 
 

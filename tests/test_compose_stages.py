@@ -34,8 +34,10 @@ def test_the_default_scores_by_three_stages_and_shows_where_by_four() -> None:
     assert all(isinstance(law, ResidualPosition) for law in step.weighers)
     assert step.sight is not None
     assert len(step.sight.calibrations) == 4
-    assert near.memory.groups == predictor.codec.backbone.channels[1:]
+    assert near.pairs == ((1, 2), (2, 3))
+    assert near.coarse == (1, 1, 1, 2)
     assert fused.blend.weights == (6.0, 2.0)
+    predictor.codec.light.learn([torch.rand(4, 3, *SIZE)])
     predictor.codec.whiten.settle(predictor.codec._moments(torch.rand(4, 3, *SIZE)))
     z = predictor.codec.encode(torch.rand(2, 3, *SIZE))
     assert z.shape[-2:] == (4, 4)

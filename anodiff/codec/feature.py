@@ -64,6 +64,7 @@ class FeatureCodec(nn.Module):
                 f"codec.whitening: stage or channel, not {whitening}."
             )
         self.folds = tuple(min(fold, max(1, self.stride // s)) for s in backbone.strides)
+        self.coarse = tuple(max(1, s // self.stride) for s in backbone.strides)
         self.groups = tuple(c * f * f for c, f in zip(backbone.channels, self.folds, strict=True))
         self.whiten = Whiten(mode=whitening, floor=floor, groups=backbone.channels)
         self.local = local

@@ -197,7 +197,7 @@ def _scorer(
 
 def _one_step(s: schema.OneStep, config: RunConfig, beside: Codec | None, marker: nn.Module | None) -> Scorer:
     """What one step leaves, the head's marks on it, and the nearest good places, as far as they are asked for."""
-    groups, folds, kept = None, None, None
+    groups, folds, coarse, kept = None, None, None, None
     if s.stages == "apart" and isinstance(beside, FeatureCodec):
         groups = beside.groups
         if s.unscored >= len(groups):
@@ -205,7 +205,7 @@ def _one_step(s: schema.OneStep, config: RunConfig, beside: Codec | None, marker
                 f"score.unscored: {s.unscored} leaves none of the {len(groups)} stages of the codec to score by; take "
                 f"{len(groups) - 1} at most."
             )
-        folds = beside.folds
+        folds, coarse = beside.folds, beside.coarse
         kept = folds if marker is None else None  # a head reads all stages at one size
     calibration = None if s.fuse == "mean" else Surprise()
     agree = s.fuse == "agreement"
@@ -228,12 +228,13 @@ def _one_step(s: schema.OneStep, config: RunConfig, beside: Codec | None, marker
         s.nearest,
         groups=groups,
         folds=folds,
+        coarse=coarse,
         first=s.unscored,
         calibration=calibration,
         geometric=agree,
         seed=config.seed,
     )
-    weights = [scored, len(seen.memory.sets)]  # each map counts as much
+    weights = [scored, seen.width]  # each map counts as much
     return Fused([found, seen], calibration=NoCalibration(), weights=weights, geometric=agree, shared=True)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from anodiff.cond import Cond
 from anodiff.detect.blend import Blend
@@ -19,7 +20,8 @@ from anodiff.errors import ConfigError, DataError
 from anodiff.learnt import Learnt
 
 SHRINK = 2
-"""Sides of the squares of positions that a place is the mean of: neighbours say nearly the same."""
+"""Sides of the squares of positions that a place is the mean of, where the code is as fine as its finest stage:
+neighbours say nearly the same."""
 
 OFFERED = 8
 """Places looked at for each that is remembered."""
@@ -28,34 +30,26 @@ _DIRECTIONS = 48  # random ones, in which the places that differ most are looked
 
 
 class Memory(Learnt):
-    """Places of good parts, and the squared distances of others to the nearest of them.
+    """Places of good parts, and the squared distance of others to the nearest of them.
 
-        D_g = min_k sum_{i in g} (z_i - b_ik)^2 / |g|          for each set g of channels
+        D = min_k |z - b_k|^2 / c          for places z of c channels
 
-    The `count` places b_k are those that leave none of the good parts' far away: each is the one that is furthest from
-    those before it (greedy k-centre; Sener & Savarese, arXiv:1708.00489; for anomalies PatchCore, arXiv:2106.08265,
-    section 3.2), among `OFFERED` times as many drawn evenly from all pictures.
+    The places b_k are those that leave none of the good parts' far away: each is the one that is furthest from those
+    before it (greedy k-centre; Sener & Savarese, arXiv:1708.00489; for anomalies PatchCore, arXiv:2106.08265, section
+    3.2), among `OFFERED` times as many drawn evenly from all pictures.
 
     Args:
-        count: places remembered, at most.
-        groups: channels of each stage. None: all together.
+        count: places remembered, at most; fewer where good parts have not `OFFERED` times as many.
         seed: of what is drawn.
     """
 
-    def __init__(self, count: int, *, groups: Sequence[int] | None = None, seed: int = 0) -> None:
+    def __init__(self, count: int, *, seed: int = 0) -> None:
         super().__init__()
         if count < 1:
             raise ConfigError(f"Expected to remember 1 place or more, got {count}.")
         self.count = count
-        self.groups = None if groups is None else tuple(groups)
         self.seed = seed
         self.expect("places", "source")
-
-    @property
-    def sets(self) -> tuple[tuple[int, ...], ...]:
-        """The stages whose channels make up each distance: neighbours in pairs, so that both have to fit at once."""
-        stages = range(len(self.groups or (1,)))
-        return tuple(pairwise(stages)) or (tuple(stages),)
 
     def learn(self, codes: Callable[[], Iterable[Tensor]]) -> None:
         """Learn from the codes [B, c, h, w] of good pictures, from scratch; `codes` is called twice.
@@ -63,11 +57,13 @@ class Memory(Learnt):
         Raises:
             DataError: no picture, or numbers that are not finite.
         """
-        pictures = sum(len(block) for block in codes())
+        sizes = [(len(block), block[0, 0].numel()) for block in codes()]
+        pictures = sum(count for count, _ in sizes)
         if not pictures:
             raise DataError("Expected good pictures to remember places of, got none: hold some out.")
+        count = min(self.count, max(1, sum(count * each for count, each in sizes) // OFFERED))
         draw = torch.Generator().manual_seed(self.seed)
-        each = -(-OFFERED * self.count // pictures)
+        each = -(-OFFERED * count // pictures)
         offered, source = [], []
         for block in codes():
             for row in finite(block, "the codes").float():  # [c, h, w]
@@ -76,41 +72,33 @@ class Memory(Learnt):
                 offered.append(places[chosen.to(places.device)])
                 source += [len(offered) - 1] * len(chosen)
         places = torch.cat(offered)
-        kept = furthest(places, self.count, draw)
+        kept = furthest(places, count, draw)
         self.store("places", places[kept])  # [n, c]
         self.store("source", torch.tensor(source, device=kept.device)[kept])  # [n], the picture each is from
 
-    def forward(self, code: Tensor, *, without: Sequence[int] | None = None) -> list[Tensor]:
-        """The maps [B, 1, h, w] of codes [B, c, h, w], one a set.
+    def forward(self, code: Tensor, *, without: Sequence[int] | None = None) -> Tensor:
+        """The map [B, 1, h, w] of codes [B, c, h, w].
 
         Args:
             code: of any pictures.
             without: for each of them the number of a picture that was learnt from, whose places do not count.
         """
         if without is not None:
-            rows = [self._distances(row, k) for row, k in zip(code.split(1), without, strict=True)]
+            rows = [self._distance(row, k) for row, k in zip(code.split(1), without, strict=True)]
         else:  # on a CPU one by one: a map does not depend on its neighbours to the last bit, and this is no slower
-            rows = [self._distances(row) for row in code.split(1 if code.device.type == "cpu" else len(code))]
-        return [torch.cat(maps) for maps in zip(*rows, strict=True)]
+            rows = [self._distance(row) for row in code.split(1 if code.device.type == "cpu" else len(code))]
+        return torch.cat(rows)
 
-    def _distances(self, code: Tensor, without: int | None = None) -> list[Tensor]:
+    def _distance(self, code: Tensor, without: int | None = None) -> Tensor:
         remembered, source = self.learnt("places"), self.learnt("source")
-        groups = self.groups or (code.shape[1],)
         z = code.movedim(1, -1).flatten(0, 2)  # [B h w, c]
-        pairs = list(zip(z.split(groups, dim=1), remembered.split(groups, dim=1), strict=True))
-        own = [a.square().sum(1) for a, _ in pairs]  # [B h w], the same for all places and so added last
-        squares = [torch.addmm(b.square().sum(1), a, b.T, alpha=-2) for a, b in pairs]  # [B h w, n]
+        square = torch.addmm(remembered.square().sum(1), z, remembered.T, alpha=-2)  # [B h w, n]
         # One picture alone has nothing but its own places.
         if without is not None and bool((source != without).any()):
-            squares = [square[:, source != without] for square in squares]
-        found = []
-        for stages in self.sets:
-            total = sum((squares[k] for k in stages[1:]), squares[stages[0]])
-            nearest = (total.amin(1) + sum(own[k] for k in stages)).clamp_min(0) / sum(
-                groups[k] for k in stages
-            )
-            found.append(nearest.view(len(code), 1, *code.shape[-2:]))
-        return found
+            square = square[:, source != without]
+        # |z|^2 is the same for all places and so added last.
+        nearest = (square.amin(1) + z.square().sum(1)).clamp_min(0) / z.shape[1]
+        return nearest.view(len(code), 1, *code.shape[-2:])
 
 
 def furthest(places: Tensor, count: int, draw: torch.Generator) -> Tensor:
@@ -133,20 +121,22 @@ def furthest(places: Tensor, count: int, draw: torch.Generator) -> Tensor:
 class NearestScorer(Scorer):
     """The distance of each place's code to the nearest remembered one, for each pair of stages; no denoiser is asked.
 
-    What is usual is learnt by leaving each good picture's own places out. Maps have half the codec's resolution; of a
-    code that keeps positions folded, its own.
+        D_g = min_k sum_{i in g} (z_i - b_ik)^2 / |g|          g: two neighbouring stages, so that both fit at once
+
+    Each pair is compared at the positions of its deeper stage, of which there are fewest, and remembers places of its
+    own. What is usual is learnt by leaving each good picture's own places out. Of a code that keeps no positions
+    folded, maps have half the resolution.
 
     Args:
-        count: places remembered.
+        count: places remembered of each pair, at most.
         groups: channels of each stage of a feature codec. None: all together.
         folds: of each group, the positions a side that lie in its channels, as in `ResidualScorer`. None: 1 for all.
+        coarse: of each group, the positions of the code a side that one of the stage's own covers. None: 1 for all.
         first: the first group that is compared; those before it are left out.
         calibration: of each map before the mean; copied. With `Surprise` the mean is Fisher's.
         geometric: take the geometric mean.
         seed: of what is drawn.
     """
-
-    width = 1
 
     def __init__(
         self,
@@ -154,6 +144,7 @@ class NearestScorer(Scorer):
         *,
         groups: Sequence[int] | None = None,
         folds: Sequence[int] | None = None,
+        coarse: Sequence[int] | None = None,
         first: int = 0,
         calibration: Calibration | None = None,
         geometric: bool = False,
@@ -161,11 +152,14 @@ class NearestScorer(Scorer):
     ) -> None:
         super().__init__()
         self.groups = groups
-        self.folds = tuple(folds or (1,) * len(groups or (1,)))
-        self.first = first
-        each = [g // f**2 for g, f in zip(groups or (), self.folds, strict=False)][first:]
-        self.memory = Memory(count, groups=each or None, seed=seed)
-        self.blend = Blend(len(self.memory.sets), calibration or GlobalCalibration(), geometric=geometric)
+        stages = len(groups or (1,))
+        self.folds = tuple(folds or (1,) * stages)
+        self.coarse = tuple(coarse or (1,) * stages)
+        self.pairs = tuple(pairwise(range(first, stages))) or ((first,),)
+        self.width = len(self.pairs)
+        made = nn.ModuleList(Memory(count, seed=seed) for _ in self.pairs)
+        self.memories = cast("Sequence[Memory]", made)
+        self.blend = Blend(self.width, calibration or GlobalCalibration(), geometric=geometric)
 
     @property
     def evaluations(self) -> int:
@@ -173,35 +167,45 @@ class NearestScorer(Scorer):
         return 0
 
     def observe(self, model: Model, image: Tensor, cond: Cond) -> Observation:
-        """The code in means of squares: [B, c, h / 2, w / 2], or [B, c, h, w] where it is folded."""
+        """The code of each pair [B, c_g, h_g, w_g], in means over the positions that its deeper stage covers."""
         del cond
         z = model[1].encode(image)
-        groups = ((z,) if self.groups is None else z.split(tuple(self.groups), dim=1))[self.first :]
-        if max(self.folds) == 1:
-            z = torch.cat(groups, dim=1)
-            return Observation((F.avg_pool2d(z, SHRINK, ceil_mode=True, count_include_pad=False),))
-        folds = self.folds[self.first :]
-        means = [g.unflatten(1, (-1, f * f)).mean(2) for g, f in zip(groups, folds, strict=True)]
-        return Observation((torch.cat(means, dim=1),))
+        groups = (z,) if self.groups is None else z.split(tuple(self.groups), dim=1)
+        if max(self.folds) > 1:
+            groups = tuple(
+                g if f == 1 else g.unflatten(1, (-1, f * f)).mean(2)
+                for g, f in zip(groups, self.folds, strict=True)
+            )
+        least = SHRINK if max(self.folds) == 1 else 1
+        found = []
+        for pair in self.pairs:
+            sides = max(least, *(self.coarse[k] for k in pair))
+            joined = torch.cat([groups[k] for k in pair], dim=1)
+            found.append(
+                joined if sides == 1 else F.avg_pool2d(joined, sides, ceil_mode=True, count_include_pad=False)
+            )
+        return Observation(tuple(found))
 
     def weigh(self, parts: Parts) -> Tensor:
-        """The map [B, 1, h / 2, w / 2]."""
-        return self.blend(self.memory(parts[0]))
+        """The map [B, 1, h, w], at the finest pair's positions."""
+        return self.blend([memory(part) for memory, part in zip(self.memories, parts, strict=True)])
 
     def learn(self, observations: Observations) -> None:
         """Remember places, then learn what distances are usual."""
-        self.memory.learn(lambda: (code for (code,) in observations()))
+        for index, memory in enumerate(self.memories):
+            memory.learn(lambda index=index: (parts[index] for parts in observations()))
         found = list(self._others(observations))  # small beside the observations
         self.blend.learn(lambda: found)
 
     def temper(self, strangers: Observations) -> None:
         """Correct how far distances are believed."""
-        found = [self.memory(code) for (code,) in strangers()]
+        found = [[m(part) for m, part in zip(self.memories, parts, strict=True)] for parts in strangers()]
         self.blend.temper(lambda: found)
 
     def _others(self, observations: Observations) -> Iterator[list[Tensor]]:
         """The maps of the pictures that were learnt from, each as if it had not been."""
         first = 0
-        for (code,) in observations():
-            yield self.memory(code, without=range(first, first + len(code)))
-            first += len(code)
+        for parts in observations():
+            own = range(first, first + len(parts[0]))
+            yield [m(part, without=own) for m, part in zip(self.memories, parts, strict=True)]
+            first += len(own)

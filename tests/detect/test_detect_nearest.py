@@ -7,7 +7,7 @@ from anodiff.cond import Cond
 from anodiff.detect.blend import Blend
 from anodiff.detect.calibrate import NoCalibration
 from anodiff.detect.encoded import Encoded
-from anodiff.detect.nearest import Memory, NearestScorer, furthest
+from anodiff.detect.nearest import OFFERED, Memory, NearestScorer, furthest
 from anodiff.detect.onestep import ResidualScorer, one_steps
 from anodiff.detect.residual import ResidualCovariance
 from anodiff.detect.scorer import Fused
@@ -19,42 +19,60 @@ def codes(count: int, seed: int, *, channels: int = 6, size: int = 4) -> torch.T
     return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def brute(code: torch.Tensor, places: torch.Tensor, own: slice) -> torch.Tensor:
-    rows = code.movedim(1, -1)[..., own].flatten(0, 2)
-    found = torch.cdist(rows.double(), places[:, own].double()).amin(1).square() / rows.shape[1]
+def brute(code: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    rows = code.movedim(1, -1).flatten(0, 2)
+    found = torch.cdist(rows.double(), places.double()).amin(1).square() / rows.shape[1]
     return found.view(len(code), 1, *code.shape[-2:])
 
 
 def test_distances_are_those_of_a_search_over_all() -> None:
-    memory = Memory(20, groups=(2, 3, 1))
-    memory.learn(lambda: codes(5, 0).split(2))
-    assert memory.sets == ((0, 1), (1, 2))
-    found = memory(codes(3, 1))
-    for got, own in zip(found, (slice(0, 5), slice(2, 6)), strict=True):
-        torch.testing.assert_close(got.double(), brute(codes(3, 1), memory.places, own), atol=1e-5, rtol=1e-5)
+    memory = Memory(20)
+    memory.learn(lambda: codes(10, 0).split(2))
+    assert len(memory.places) == 20
+    got = memory(codes(3, 1)).double()
+    torch.testing.assert_close(got, brute(codes(3, 1), memory.places), atol=1e-5, rtol=1e-5)
 
 
-def test_one_stage_is_a_set_of_its_own() -> None:
-    assert Memory(3).sets == ((0,),)
-    assert Memory(3, groups=(4,)).sets == ((0,),)
-    assert Memory(3, groups=(4, 2)).sets == ((0, 1),)
+def test_few_good_places_are_not_all_remembered() -> None:
+    memory = Memory(10_000)
+    memory.learn(lambda: codes(6, 0, size=8).split(4))
+    assert len(memory.places) == 6 * 8 * 8 // OFFERED
+    assert set(memory.source.tolist()) == set(range(6))
+
+
+def test_stages_are_compared_in_pairs_at_the_positions_of_the_deeper_one(plain) -> None:
+    def shapes(**options) -> list[tuple[int, ...]]:
+        scorer = NearestScorer(3, **options)
+        z = torch.rand(2, sum(options.get("groups") or (8,)), 12, 12)
+        codec = Encoded(plain(), z)
+        found = scorer.observe((None, codec), torch.rand(2, 3, 12, 12), Cond()).parts
+        assert scorer.width == len(scorer.memories) == len(found)
+        return [tuple(part.shape[1:]) for part in found]
+
+    assert shapes() == [(8, 6, 6)]
+    assert shapes(groups=(4,)) == [(4, 6, 6)]
+    assert shapes(groups=(4, 2, 3)) == [(6, 6, 6), (5, 6, 6)]
+    deep = {"groups": (8, 4, 2), "coarse": (1, 1, 3)}
+    assert shapes(**deep, folds=(2, 2, 1)) == [(3, 12, 12), (3, 4, 4)]
+    assert shapes(**deep, folds=(2, 2, 1), first=1) == [(3, 4, 4)]
+    assert shapes(**deep) == [(12, 6, 6), (6, 4, 4)]
 
 
 def test_what_was_learnt_is_near_itself_and_not_without_itself() -> None:
-    memory = Memory(10_000)
-    good = codes(4, 0)
-    memory.learn(lambda: good.split(3))
-    assert float(memory(good)[0].max()) < 1e-5
-    (others,) = memory(good, without=range(4))
+    memory, good = Memory(10_000), codes(4, 0)
+    memory.store("places", good.movedim(1, -1).flatten(0, 2))
+    memory.store("source", torch.arange(4).repeat_interleave(16))
+    assert float(memory(good).max()) < 1e-5
+    others = memory(good, without=range(4))
     others_places = [good[[k for k in range(4) if k != i]].movedim(1, -1).flatten(0, 2) for i in range(4)]
-    want = torch.cat([brute(good[i : i + 1], others_places[i], slice(0, 6)) for i in range(4)])
+    want = torch.cat([brute(good[i : i + 1], others_places[i]) for i in range(4)])
     torch.testing.assert_close(others.double(), want, atol=1e-5, rtol=1e-5)
 
 
 def test_a_single_picture_is_compared_with_its_own_places() -> None:
     memory = Memory(50)
     memory.learn(lambda: [codes(1, 0)])
-    assert torch.isfinite(memory(codes(1, 0), without=[0])[0]).all()
+    assert torch.isfinite(memory(codes(1, 0), without=[0])).all()
 
 
 def test_few_places_reach_further_than_as_many_drawn() -> None:
@@ -79,9 +97,9 @@ def test_a_map_does_not_depend_on_its_neighbours() -> None:
     memory = Memory(30)
     memory.learn(lambda: [codes(6, 0, channels=40, size=8)])
     batch = codes(5, 3, channels=40, size=8)
-    together = memory(batch)[0]
+    together = memory(batch)
     for i in range(5):
-        assert torch.equal(memory(batch[i : i + 1])[0][0], together[i])
+        assert torch.equal(memory(batch[i : i + 1])[0], together[i])
 
 
 def teach(scorer, model, image, noise) -> None:

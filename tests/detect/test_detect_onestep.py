@@ -97,7 +97,7 @@ def test_folded_groups_are_weighed_at_their_own_size(normals, unit_noise) -> Non
     near = NearestScorer(30, groups=(4, 2), folds=(2, 1))
     (code,) = observe(near, model, image, unit_noise)
     torch.testing.assert_close(code, F.avg_pool2d(2 * image - 1, 2))
-    assert near.memory.groups == (1, 2)
+    assert near.pairs == ((0, 1),)
 
 
 def test_without_it_both_maps_are_one(taught, normals, unit_noise) -> None:

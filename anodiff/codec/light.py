@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ DIM = 0.02
 """Least deviation that is divided by: a picture of one grey has none, and its noise is no contrast."""
 
 _COPY = 32  # side of the small grey copies that are compared, px
+_FLAT = 1e-12  # least square of an axis; one of a single pixel has none
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,20 @@ class Exposures:
 
 
 class Light(Learnt):
-    """Each picture with the mean and the contrast that good ones have on average.
+    """Each picture with the mean, the slope and the contrast that good ones have on average.
 
-        x' = clamp(m + (x - mean x) s / max(sd x, DIM), 0, 1)
+        x = mean + a u + b v + d          u, v from -1 to 1 across and down; a, b by least squares from the grey picture
+        x' = clamp(m + s (d / sd + A u + B v), 0, 1)          sd = max(deviation of d, DIM)
 
-    with mean and deviation of one picture over all its pixels and channels, so that hues stay, and m and s the means of
-    both over good pictures. What a longer exposure, a weaker lamp or another gain changes everywhere alike is gone; so
-    is a defect that does nothing but that. A picture's result depends on no other picture.
+    with mean and deviation over all pixels and channels of the one picture, so that hues stay, and m, s, A, B the means
+    of mean, sd, a / sd and b / sd over good pictures. What a longer exposure, a weaker lamp, another gain or a lamp
+    further to one side changes is gone; so is a defect that does nothing but that. A picture's result depends on no
+    other picture.
     """
 
-    law: Tensor  # [3]: m, s, and 1 where pictures are equalised or 0 where they stay; empty until learnt
+    law: (
+        Tensor  # [5]: m, s, A, B, and 1 where pictures are equalised or 0 where they stay; empty until learnt
+    )
 
     def __init__(self, mode: Mode = "auto") -> None:
         """Store the mode: "equal" always does it; "auto" where good pictures come much nearer to each other by it."""
@@ -76,20 +81,18 @@ class Light(Learnt):
         Raises:
             DataError: there is none.
         """
-        means, deviations, copies = [], [], []
+        seen, copies = [], []
         for image in images:
-            mean, deviation = _exposure(image)
-            means.append(mean.flatten())
-            deviations.append(deviation.flatten())
-            copies.append(_small(image))
+            found = _lit(image)
+            seen.append(torch.stack(found, dim=1).cpu())
+            copies.append(F.adaptive_avg_pool2d(image.mean(dim=1, keepdim=True), _COPY).cpu())
         if not copies:
             raise DataError("Expected at least one good picture to learn the usual light from, got none.")
-        grey = torch.cat(copies).cpu()  # [n, _COPY^2]
-        mean, deviation = torch.cat(means).cpu()[:, None], torch.cat(deviations).cpu()[:, None]
-        m, s = float(mean.mean()), float(deviation.mean())
-        before, after = _apart(grey), _apart(m + (grey - mean) * (s / deviation))
+        each, grey = torch.cat(seen), torch.cat(copies)  # [n, 4], [n, 1, _COPY, _COPY]
+        law = each.mean(dim=0)
+        before, after = _apart(grey), _apart(_relit(grey, _Lit(*each.T), law))
         equal = self.mode == "equal" or after**2 < HALF * before**2
-        self.store("law", torch.tensor([m, s, float(equal)]))
+        self.store("law", torch.cat([law, law.new_tensor([float(equal)])]))
         return Exposures(before, after, equal)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -98,29 +101,62 @@ class Light(Learnt):
         Raises:
             ConfigError: nothing was learnt yet.
         """
-        m, s, equal = self.learnt("law").tolist()
-        if not equal:
-            return image
-        mean, deviation = _exposure(image)
-        return (m + (image - mean) * (s / deviation)).clamp(0, 1)
+        law = self.learnt("law")
+        return _relit(image, _lit(image), law[:4]).clamp(0, 1) if law[4] else image
 
 
-def _exposure(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation [B, 1, 1, 1] of each picture, the latter at least `DIM`."""
-    over = (1, 2, 3)
-    deviation = image.std(dim=over, correction=0, keepdim=True)
-    return image.mean(dim=over, keepdim=True), deviation.clamp_min(DIM)
+class _Lit(NamedTuple):
+    """How pictures are lit."""
+
+    mean: Tensor  # [B]
+    deviation: Tensor  # [B] of what mean and slope leave, at least `DIM`
+    across: Tensor  # [B] slope, in deviations
+    down: Tensor  # [B] likewise
 
 
-def _small(image: Tensor) -> Tensor:
-    """Grey copies [B, _COPY^2] of the pictures."""
-    return F.adaptive_avg_pool2d(image.mean(dim=1, keepdim=True), _COPY).flatten(1)
+def _lit(image: Tensor) -> _Lit:
+    grey = image.mean(dim=1)  # [B, H, W]
+    mean = grey.mean(dim=(1, 2))
+    across, down = _axes(image)
+    a, b = ((grey * axis).mean(dim=(1, 2)) / axis.square().mean().clamp_min(_FLAT) for axis in (across, down))
+    left = image - (_wide(mean) + _wide(a) * across + _wide(b) * down)
+    deviation = left.square().mean(dim=(1, 2, 3)).sqrt().clamp_min(DIM)
+    return _Lit(mean, deviation, a / deviation, b / deviation)
+
+
+def _relit(image: Tensor, lit: _Lit, law: Tensor) -> Tensor:
+    """The pictures by another law [4]: mean, deviation and slopes."""
+    mean, deviation, a, b = law
+    across, down = _axes(image)
+    turn = _wide(a - lit.across) * across + _wide(b - lit.down) * down
+    return mean + deviation * ((image - _wide(lit.mean)) / _wide(lit.deviation) + turn)
+
+
+def _wide(value: Tensor) -> Tensor:
+    """[B] as [B, 1, 1, 1]."""
+    return value[:, None, None, None]
+
+
+def _axes(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Across [1, W] and down [H, 1], from -1 to 1 with mean 0."""
+    height, width = image.shape[-2:]
+    across = (
+        torch.linspace(-1, 1, width, device=image.device, dtype=image.dtype)
+        if width > 1
+        else image.new_zeros(1)
+    )
+    down = (
+        torch.linspace(-1, 1, height, device=image.device, dtype=image.dtype)
+        if height > 1
+        else image.new_zeros(1)
+    )
+    return across[None], down[:, None]
 
 
 def _apart(copies: Tensor) -> float:
-    """Median over copies [n, d] of the root mean square distance to the mean of the others."""
+    """Median over copies [n, ...] of the root mean square distance to the mean of the others."""
     count = len(copies)
     if count < 2:
         return math.nan
     others = (copies.sum(0) - copies) / (count - 1)
-    return float((copies - others).square().mean(1).sqrt().median())
+    return float((copies - others).square().flatten(1).mean(1).sqrt().median())

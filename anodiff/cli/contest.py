@@ -28,7 +28,7 @@ def held(configs: Mapping[str, RunConfig], good: Gathered, folder: Run, fit: Fit
     from anodiff.config import dump
     from anodiff.contest import contest
 
-    whole: dict[str, Any] = {}
+    whole: dict[str, RunConfig] = {}
 
     def one(name: str, config: RunConfig, pictures: Gathered) -> Detector:
         place = Run(folder.path / "presets" / name).create()
@@ -57,6 +57,12 @@ def tell(told: Mapping[str, Any]) -> None:
         ],
         title=f"presets: {told['painted']} painted defects on {told['clean']} good pictures that none had seen",
     )
+
+
+def brief(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The same in a few lines: what was taken, and the mean AUROC of each."""
+    each = (f"{row['name'].removeprefix('preset=')} {_short(row['mean'])}" for row in told["presets"])
+    return {**told, "presets": list(each)}
 
 
 def _short(value: float) -> str:

@@ -28,6 +28,7 @@ examples:
   anodiff fit photos/good -o runs/part
   anodiff fit mvtec/bottle -o runs/bottle --preset pixels --max-time 30m
   anodiff fit parts.csv --split-column split_grouped -o runs/part --set train.steps=500
+  anodiff fit photos/good -o runs/part --best-of features fine pixels
   anodiff fit photos/good -o runs/part --resume auto        (go on after Ctrl-C)"""
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from anodiff.cli import console
+from anodiff.cli import console, contest
 from anodiff.cli.cost import spoken
 from anodiff.cli.selftest import brief
 from anodiff.cli.verbs import Verbs
@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     alarms = [*provenance.pop("alarms", ()), *provenance.pop("suspects", {}).get("says", ())]
     if "selftest" in provenance:
         provenance["selftest"] = brief(provenance["selftest"])
+    if "contest" in provenance:
+        provenance["contest"] = contest.brief(provenance["contest"])
     if "counted" in provenance:  # digests are for machines
         provenance["counted"] = f"{len(provenance['counted'])} pictures"
     console.table(("", ""), flat({**whole, "provenance": provenance}))

@@ -46,6 +46,10 @@ def test_each_preset_is_a_run_and_the_best_is_the_model(many: Path, tmp_path: Pa
     assert plain.code == 0, plain.err
     assert "presets: 30 painted defects" in plain.out
     assert "goes on" not in plain.err
+    lines = command("info", run / "model.anodiff").out.splitlines()
+    told_of = next(line for line in lines if "provenance.contest.presets" in line)
+    assert "tiny ." in told_of
+    assert "features ." in told_of
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from anodiff.learnt import Learnt
 
 Mode = Literal["equal", "auto"]
 
-HALF = 0.5
+MOST = 0.6
 """`auto` equalises where light is more than this share of what good pictures differ by, in squares."""
 
 DIM = 0.02
@@ -76,7 +76,7 @@ class Light(Learnt):
     def learn(self, images: Iterable[Tensor]) -> Exposures:
         """What light does to good pictures, from batches [B, C, H, W] in [0, 1]; one picture is enough.
 
-        `auto` equalises where after^2 < before^2 / 2: more than half of what good pictures differ by is light.
+        `auto` equalises where 1 - after^2 / before^2 > `MOST`: most of what good pictures differ by is light.
 
         Raises:
             DataError: there is none.
@@ -91,7 +91,7 @@ class Light(Learnt):
         each, grey = torch.cat(seen), torch.cat(copies)  # [n, 4], [n, 1, _COPY, _COPY]
         law = each.mean(dim=0)
         before, after = _apart(grey), _apart(_relit(grey, _Lit(*each.T), law))
-        equal = self.mode == "equal" or after**2 < HALF * before**2
+        equal = self.mode == "equal" or after**2 < (1 - MOST) * before**2
         self.store("law", torch.cat([law, law.new_tensor([float(equal)])]))
         return Exposures(before, after, equal)
 

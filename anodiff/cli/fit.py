@@ -221,7 +221,10 @@ def _entrants(args: argparse.Namespace) -> list[str | None]:
         raise ConfigError(f"--best-of names the presets by itself and fits each once; leave {both[0]} out.")
     if args.resume not in (None, "auto"):
         raise ConfigError("--best-of goes on with every preset from its own checkpoints: --resume auto.")
-    return list(dict.fromkeys(args.best_of))
+    names = list(dict.fromkeys(args.best_of))
+    if len(names) < 2:
+        raise ConfigError(f"--best-of compares two presets or more, got {names[0]} alone; --preset fits one.")
+    return names
 
 
 def _configuration(args: argparse.Namespace, preset: str | None) -> RunConfig:

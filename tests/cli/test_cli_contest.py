@@ -74,6 +74,11 @@ def test_one_preset_is_no_comparison(many: Path, tmp_path: Path, command: Comman
     said = command("fit", many, "-o", tmp_path / "run", "--best-of", "tiny", "tiny", "--size", "64")
     assert said.code == 2
     assert "two presets or more" in said.err
+    assert not (tmp_path / "run").exists()
+    said = command("fit", many, "-o", tmp_path / "run", "--best-of", "tiny", "nothing")
+    assert said.code == 2
+    assert "nothing" in said.err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture(scope="module")

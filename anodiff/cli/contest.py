@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from anodiff.cli import console
+from anodiff.cli.selftest import short
 from anodiff.run import Run
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def tell(told: Mapping[str, Any]) -> None:
         [
             (
                 row["name"].removeprefix("preset="),
-                _short(row["image_auroc"]),
-                _short(row["pixel_auroc"]),
+                short(row["image_auroc"]),
+                short(row["pixel_auroc"]),
                 f"{row['gain']['value']:+.3f} [{row['gain']['low']:+.3f}, {row['gain']['high']:+.3f}]",
             )
             for row in told["presets"]
@@ -61,9 +62,5 @@ def tell(told: Mapping[str, Any]) -> None:
 
 def brief(told: Mapping[str, Any]) -> dict[str, Any]:
     """The same in a few lines: what was taken, and the mean AUROC of each."""
-    each = (f"{row['name'].removeprefix('preset=')} {_short(row['mean'])}" for row in told["presets"])
+    each = (f"{row['name'].removeprefix('preset=')} {short(row['mean'])}" for row in told["presets"])
     return {**told, "presets": list(each)}
-
-
-def _short(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0")

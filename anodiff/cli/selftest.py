@@ -40,7 +40,7 @@ def tell(detector: Detector) -> None:
         COLUMNS,
         [
             *(
-                (name, *(_short(part[metric]) for metric in METRICS), _from(part))
+                (name, *(short(part[metric]) for metric in METRICS), _from(part))
                 for name, part in parts.items()
             ),
             ("all", *(_interval(found[metric]) for metric in METRICS), _from(found)),
@@ -65,9 +65,9 @@ def _from(part: Mapping[str, Any]) -> str:
 
 
 def _interval(figure: Mapping[str, float]) -> str:
-    return f"{_short(figure['value'])} [{_short(figure['low'])}, {_short(figure['high'])}]"
+    return f"{short(figure['value'])} [{short(figure['low'])}, {short(figure['high'])}]"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Three digits after the point, without the zero before it."""
     return f"{value:.3f}".removeprefix("0")

@@ -140,17 +140,14 @@ def _wide(value: Tensor) -> Tensor:
 def _axes(image: Tensor) -> tuple[Tensor, Tensor]:
     """Across [1, W] and down [H, 1], from -1 to 1 with mean 0."""
     height, width = image.shape[-2:]
-    across = (
-        torch.linspace(-1, 1, width, device=image.device, dtype=image.dtype)
-        if width > 1
-        else image.new_zeros(1)
-    )
-    down = (
-        torch.linspace(-1, 1, height, device=image.device, dtype=image.dtype)
-        if height > 1
-        else image.new_zeros(1)
-    )
-    return across[None], down[:, None]
+    return _axis(width, image)[None], _axis(height, image)[:, None]
+
+
+def _axis(count: int, like: Tensor) -> Tensor:
+    """So many values from -1 to 1; one alone is 0."""
+    if count == 1:
+        return like.new_zeros(1)
+    return torch.linspace(-1, 1, count, device=like.device, dtype=like.dtype)
 
 
 def _apart(copies: Tensor) -> float:

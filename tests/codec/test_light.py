@@ -133,7 +133,9 @@ def test_the_codec_sees_the_same_part_under_every_lamp() -> None:
 
 def test_who_has_a_light() -> None:
     def light(*words: str) -> Light | None:
-        return compose.codec(load(preset="tiny", overrides=[*words, "codec.weights=random"])).light  # type: ignore[union-attr]
+        codec = compose.codec(load(preset="tiny", overrides=[*words, "codec.weights=random"]))
+        assert isinstance(codec, FeatureCodec)
+        return codec.light
 
     assert light() is None
     assert isinstance(light("codec.light=auto"), Light)
